@@ -1,0 +1,1 @@
+"""Cloud Optimized DICOM over byte ranges: buckets, COD series, series indexes, catalogue, archive. Knows no HTTP."""

@@ -1,0 +1,139 @@
+"""One file of a folder, open for reading, as an object of a bucket: its size, its version, and exact ranges of it."""
+
+import errno
+import os
+import stat
+from types import TracebackType
+
+from storage.bucket.base import ObjectInfo
+from storage.bucket.folder.root import Root, unavailable
+from storage.errors import ObjectChanged, ObjectNotFound, ObjectTruncated, StorageUnavailable
+from storage.ranges import ByteRange
+
+_OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+"""O_NONBLOCK: opening a pipe that somebody put in the place of a file must not wait for a writer."""
+
+_NOT_SUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS})
+
+
+class OpenFile:
+    """One descriptor, and what the file was when it was opened. A `with` block closes it.
+
+    Raises:
+        ObjectNotFound: no such file; or a directory, which is a prefix of keys and no object.
+        StorageUnavailable: any other failure, a pipe or device, a symbolic link that leads out.
+    """
+
+    __slots__ = ("_descriptor", "_status", "key", "size", "version")
+
+    def __init__(self, root: Root, key: str) -> None:
+        try:
+            self._descriptor = os.open(root.place(key), _OPEN_FLAGS)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise root.absence(key) from error
+        except OSError as error:
+            raise unavailable(key, error) from error
+        try:
+            self._status = _status(key, self._descriptor)
+            root.check_holds(key, self._descriptor)
+            check_regular(key, self._status)
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+        self.key = key
+        self.size = self._status.st_size
+        self.version = version_of(self._status)
+
+    def __enter__(self) -> "OpenFile":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._descriptor)
+
+    @property
+    def info(self) -> ObjectInfo:
+        return describe(self.key, self._status)
+
+    def expect(self, wanted: ByteRange | None, version: str | None) -> ByteRange:
+        """The range to read, once it is known that the file is `version` and long enough."""
+        if version is not None and version != self.version:
+            raise ObjectChanged(f"{self.key}: version {self.version} instead of {version}")
+        if wanted is None:
+            return ByteRange(0, self.size)
+        if wanted.stop > self.size:
+            raise ObjectTruncated(f"{self.key}: wanted bytes up to {wanted.stop}, it has {self.size}")
+        return wanted
+
+    def read_cached(self, wanted: ByteRange, no_wait: int) -> memoryview | None:
+        """Read a range that is wholly in the page cache; None if it is not. Never waits for a disk.
+
+        Raises:
+            NotImplementedError: the file system cannot tell.
+        """
+        buffer = memoryview(bytearray(wanted.length))
+        try:
+            count = os.preadv(self._descriptor, [buffer], wanted.start, no_wait)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            if error.errno in _NOT_SUPPORTED:
+                raise NotImplementedError from error
+            raise unavailable(self.key, error) from error
+        return buffer if count == wanted.length else None
+
+    def read(self, wanted: ByteRange) -> memoryview:
+        """Read a range, waiting for the disk."""
+        buffer = memoryview(bytearray(wanted.length))
+        filled = 0
+        try:
+            while filled < wanted.length:
+                count = os.preadv(self._descriptor, [buffer[filled:]], wanted.start + filled)
+                if count == 0:
+                    break
+                filled += count
+        except OSError as error:
+            raise unavailable(self.key, error) from error
+        if filled < wanted.length:
+            self.check_unchanged()
+            raise ObjectTruncated(f"{self.key}: {filled} bytes at {wanted.start} instead of {wanted.length}")
+        return buffer
+
+    def check_unchanged(self) -> None:
+        """Raise ObjectChanged if somebody wrote into the file since it was opened.
+
+        A file that was replaced by another is no such case: the descriptor still reads the old one, and wholly.
+        """
+        now = _status(self.key, self._descriptor)
+        # st_ctime would say more and must not be asked: it also moves when the name is taken by a newer file.
+        if now.st_size != self._status.st_size or now.st_mtime_ns != self._status.st_mtime_ns:
+            raise ObjectChanged(f"{self.key}: was written to while it was read")
+
+
+def version_of(status: os.stat_result) -> str:
+    """Device, inode, size and time of change.
+
+    A new file differs in its inode (see `Draft` for inodes used again). Who writes into a file, keeps its size, and
+    does so twice within one tick of the kernel's clock (4 ms at most on common systems) is not noticed.
+    """
+    return f"{status.st_dev:x}-{status.st_ino:x}-{status.st_size:x}-{status.st_mtime_ns:x}"
+
+
+def describe(key: str, status: os.stat_result) -> ObjectInfo:
+    return ObjectInfo(key, status.st_size, version_of(status), status.st_mtime)
+
+
+def check_regular(key: str, status: os.stat_result) -> None:
+    """Raise unless the status is that of an ordinary file."""
+    if stat.S_ISDIR(status.st_mode):
+        raise ObjectNotFound(key)
+    if not stat.S_ISREG(status.st_mode):
+        raise StorageUnavailable(f"{key}: is neither a file nor a directory (mode {status.st_mode:o})")
+
+
+def _status(key: str, descriptor: int) -> os.stat_result:
+    try:
+        return os.fstat(descriptor)
+    except OSError as error:
+        raise unavailable(key, error) from error
