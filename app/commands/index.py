@@ -1,0 +1,101 @@
+"""`codweb index`: look the datastore over and build what the server would otherwise build while serving."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from app.commands.serve import read_settings
+from app.main import open_archive
+from app.settings import Settings
+from storage.archive import Archive
+from storage.errors import StorageError
+from storage.indexing.summary import summary_of
+from storage.keys import SeriesKey
+
+HELP = """Fill the catalogue and build the series indexes of a datastore, ahead of serving it.
+
+Only what changed since the last run is read; interrupt it at any time, the next run goes on. Series indexes are built
+deep: every P10 header is read from the tar, every instance proven, every frame located.
+
+\b
+Examples:
+  codweb index ./datastore
+  codweb index ./datastore --watch
+  codweb index ./datastore --catalogue-only
+"""
+
+
+def index(
+    datastore: Annotated[str, typer.Argument(help="The datastore: a folder that holds studies/.")] = "",
+    watch: Annotated[bool, typer.Option("--watch", help="Look again every CODWEB_SYNC_SECONDS, until interrupted.")] = False,
+    catalogue_only: Annotated[
+        bool, typer.Option("--catalogue-only", help="Fill the catalogue and build no series indexes.")
+    ] = False,
+    state: Annotated[Path | None, typer.Option(help="Folder for derived state.")] = None,
+) -> None:
+    """Run the command; `HELP` is what its users read."""
+    console = Console(stderr=True)
+    try:
+        settings = read_settings(datastore=datastore or None, state_dir=state)
+        failures = asyncio.run(_run(settings, console, watch=watch, build=not catalogue_only))
+    except (StorageError, ValueError, OSError) as error:
+        console.print(f"codweb index: {error}", markup=False, highlight=False)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    if failures:
+        raise typer.Exit(1)
+
+
+async def _run(settings: Settings, console: Console, *, watch: bool, build: bool) -> int:
+    archive = open_archive(settings)
+    try:
+        while True:
+            failures = await _once(archive, console, build=build)
+            if not watch:
+                return failures
+            await asyncio.sleep(max(settings.sync_seconds, 1))
+    finally:
+        await archive.close()
+
+
+async def _once(archive: Archive, console: Console, *, build: bool) -> int:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bars:
+        looking = bars.add_task("looking over the datastore", total=None)
+        report = await archive.sync(lambda report: bars.update(looking, completed=report.listed))
+        failures = await _build(archive, bars) if build else {}
+    status = await archive.catalogue.status()
+    console.print(
+        f"{status.studies} studies, {status.series} series; {status.problems} series cannot be read. {report}",
+        markup=False,
+        highlight=False,
+    )
+    for key, reason in failures.items():
+        console.print(f"not indexed: {key}: {reason}", markup=False, highlight=False)
+    return len(failures) + status.problems
+
+
+async def _build(archive: Archive, bars: Progress) -> dict[SeriesKey, str]:
+    """Deepen every series whose index is not deep yet."""
+    failures: dict[SeriesKey, str] = {}
+    building = bars.add_task("reading headers", total=(await archive.catalogue.status()).series)
+    after = ""
+    while True:
+        page = await archive.catalogue.known(after=after, limit=500)
+        for known in page:
+            after = f"{known.key.study_uid}/{known.key.series_uid}"
+            if known.problem is None:
+                try:
+                    built = await archive.shelf.get(known.key, depth="deep")
+                    if known.depth == "quick":
+                        await archive.catalogue.upsert([summary_of(built)])
+                except StorageError as error:
+                    failures[known.key] = str(error)
+                bars.advance(building)
+        if len(page) < 500:
+            return failures

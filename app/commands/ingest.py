@@ -1,0 +1,153 @@
+"""`codweb ingest`: DICOM files into a datastore, with a report of everything that was and was not stored."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+
+from storage.bucket import Bucket, open_bucket
+from storage.errors import StorageError
+from storage.ingest import Outcome, Report, SilentProgress
+from storage.ingest import Progress as IngestProgress
+from storage.ingest import ingest as run_ingest
+
+MAX_LISTED = 20
+"""Refused files that the table names; `--json` names all."""
+
+HELP = """Store DICOM files as Cloud Optimized DICOM, one tar per series.
+
+Reads every file under SOURCE (whatever its name), groups the files into series, and writes each series that the
+datastore does not hold yet, bit for bit. Files that are not DICOM are listed and left alone. A series that is already
+stored is not touched.
+
+\b
+Examples:
+  codweb ingest ./dicom --to ./datastore
+  codweb ingest scan1/ scan2/ extra.dcm --to ./datastore
+  codweb ingest ./dicom --to ./datastore --dry-run
+  codweb ingest ./dicom --to ./datastore --json > report.json
+
+The exit code is 0 if everything is stored, 1 if something was refused or is in conflict; the report says what.
+"""
+
+
+def ingest(
+    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE...", help="Files and folders to read.")],
+    to: Annotated[str, typer.Option("--to", help="Datastore to write to: a folder, made if it does not exist.")],
+    json_report: Annotated[bool, typer.Option("--json", help="Print one JSON report instead of a table.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be stored, and write nothing.")] = False,
+) -> None:
+    """Run the command; `HELP` is what its users read."""
+    console, errors = Console(), Console(stderr=True)
+    try:
+        bucket = open_bucket(to, create=not dry_run)
+        with _progress(errors) as progress:
+            report = asyncio.run(_run(sources, bucket, progress, dry_run=dry_run))
+    except (StorageError, ValueError) as error:
+        errors.print(f"codweb ingest: {error}", markup=False, highlight=False)
+        raise typer.Exit(1) from error
+    if json_report:
+        typer.echo(json.dumps(asdict(report), indent=2))
+    else:
+        _print_report(console, report)
+    if not report.series:
+        named = ", ".join(_printable(str(source)) for source in sources)
+        errors.print(f"codweb ingest: no readable DICOM file under {named}", markup=False, highlight=False)
+    if not report.is_clean or not report.series:
+        raise typer.Exit(1)
+
+
+async def _run(sources: list[Path], bucket: Bucket, progress: IngestProgress, *, dry_run: bool) -> Report:
+    try:
+        return await run_ingest(sources, bucket, progress=progress, dry_run=dry_run)
+    finally:
+        await bucket.close()
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[IngestProgress]:
+    """A bar on a terminal, nothing elsewhere: logs and pipes stay clean."""
+    if not console.is_terminal:
+        yield SilentProgress()
+        return
+    with Progress(console=console, transient=True) as bars:
+        yield _Bars(bars)
+
+
+class _Bars:
+    """One bar for the present stretch of work: bytes where they are counted, else files."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._task: TaskID | None = None
+        self._counts_bytes = False
+
+    def begin(self, task: str, *, files: int, size: int | None) -> None:
+        if self._task is not None:
+            self._bars.remove_task(self._task)
+        self._counts_bytes = size is not None
+        done = (DownloadColumn(), TransferSpeedColumn()) if self._counts_bytes else (MofNCompleteColumn(),)
+        rate = TextColumn("{task.fields[files_done]} files, {task.fields[files_rate]}")
+        self._bars.columns = (TextColumn("{task.description}"), BarColumn(), *done, rate, TimeRemainingColumn(),
+                              TimeElapsedColumn())  # fmt: skip
+        total = size if size is not None else files
+        self._task = self._bars.add_task(task, total=total, files_done=0, files_rate="")
+
+    def advance(self, *, files: int = 0, size: int = 0) -> None:
+        if self._task is None:
+            return
+        task = self._bars.tasks[-1]
+        files_done = int(task.fields["files_done"]) + files
+        rate = f"{files_done / task.elapsed:,.0f}/s" if task.elapsed else ""
+        step = size if self._counts_bytes else files
+        self._bars.update(self._task, advance=step, files_done=files_done, files_rate=rate)
+
+
+def _print_report(console: Console, report: Report) -> None:
+    if report.series:
+        table = Table(title="Series", title_justify="left")
+        for name in ("Study", "Series", "Instances", "Outcome"):
+            table.add_column(name, overflow="fold", justify="right" if name == "Instances" else "left")
+        for note in report.series:
+            outcome = note.outcome.value if note.message is None else f"{note.outcome.value}: {note.message}"
+            table.add_row(note.study_uid, note.series_uid, f"{note.instances:,}", escape(_printable(outcome)))
+        console.print(table)
+    for title, lines in (
+        ("refused", [f"{item.path}: {item.reason}" for item in report.refused]),
+        ("conflict, same SOP Instance UID and other bytes than a file before", [item.path for item in report.conflict]),
+    ):
+        for line in lines[:MAX_LISTED]:
+            console.print(f"{title}: {_printable(line)}", markup=False, highlight=False, soft_wrap=True)
+        if len(lines) > MAX_LISTED:
+            console.print(f"… and {len(lines) - MAX_LISTED:,} more; --json lists all", markup=False, highlight=False)
+    stored = sum(note.outcome in (Outcome.STORED, Outcome.PLANNED) for note in report.series)
+    console.print(
+        f"{len(report.new):,} instances in {stored:,} series, {len(report.same):,} same, "
+        f"{len(report.conflict):,} in conflict, {len(report.refused):,} files refused; "
+        f"{report.bytes / 1e6:,.1f} MB in {report.seconds:,.1f} s",
+        highlight=False,
+    )
+
+
+def _printable(text: str) -> str:
+    """File names are anybody's bytes: control characters and undecodable ones do not reach the terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,0 +1,113 @@
+"""`codweb serve`: the server, and what to open once it runs."""
+
+import logging
+import socket
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvicorn
+from pydantic import ValidationError
+from rich.console import Console
+from rich.logging import RichHandler
+
+from app.main import create_app
+from app.services import SERVICE_PREFIX
+from app.settings import Settings, refuse_unknown_variables
+from storage.bucket import open_bucket
+from storage.errors import StorageError
+
+HELP = """Serve a datastore over DICOMweb.
+
+DATASTORE is a folder that holds studies/. Instances, frames and metadata are served at once; searches fill as the
+datastore is looked over, and a second visit finds them ready. Nothing is written to the datastore: what is derived lies
+in the state folder and may be deleted at any time.
+
+\b
+Examples:
+  codweb serve ./datastore
+  codweb serve ./datastore --port 9000
+  CODWEB_PUBLIC_URL=https://pacs.example.org/dicomweb codweb serve /data
+
+Every setting is an environment variable; config/codweb.env.example lists them with their defaults.
+"""
+
+
+def serve(
+    datastore: Annotated[str, typer.Argument(help="The datastore: a folder that holds studies/.")] = "",
+    host: Annotated[str | None, typer.Option(help="Address to listen on (default 127.0.0.1: this machine only).")] = None,
+    port: Annotated[int | None, typer.Option(help="TCP port (default 8042); 0 takes a free one.")] = None,
+    state: Annotated[Path | None, typer.Option(help="Folder for derived state.")] = None,
+) -> None:
+    """Run the command; `HELP` is what its users read."""
+    console = Console(stderr=True)
+    try:
+        settings = read_settings(datastore=datastore or None, host=host, port=port, state_dir=state)
+        open_bucket(settings.datastore)  # says now, in one sentence, what the lifespan would say in a trace
+        listening = _listen(settings)
+    except (StorageError, ValueError, OSError) as error:
+        console.print(f"codweb serve: {_readable(error)}", markup=False, highlight=False)
+        raise typer.Exit(1) from error
+    settings = settings.model_copy(update={"port": listening.getsockname()[1]})
+    _start_logging(console, settings)
+    _greet(console, settings)
+    config = uvicorn.Config(
+        create_app(settings),
+        log_config=None,
+        access_log=False,  # paths and queries name patients
+        timeout_graceful_shutdown=10,
+        server_header=False,
+    )
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def read_settings(**overrides: object) -> Settings:
+    """Settings from the environment, with the options that were given on top.
+
+    Raises:
+        ValueError: a value that does not suit its setting, or a `CODWEB_` variable that is none.
+    """
+    refuse_unknown_variables()
+    settings = Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]  # validated by pydantic
+    if not settings.datastore:
+        raise ValueError("name a datastore, e.g. codweb serve ./datastore (or set CODWEB_DATASTORE)")
+    return settings
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except OSError as error:
+        raise OSError(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}; try --port 0") from error
+
+
+def _start_logging(console: Console, settings: Settings) -> None:
+    handler = RichHandler(console=console, show_path=False, markup=False, rich_tracebacks=False)
+    logging.basicConfig(level=settings.log_level.upper(), format="%(message)s", handlers=[handler], force=True)
+    logging.getLogger("uvicorn.error").setLevel("WARNING")
+
+
+def _greet(console: Console, settings: Settings) -> None:
+    """What to open, and what to try."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    base = f"http://{'localhost' if settings.host in ('0.0.0.0', '::') else host}:{settings.port}"  # noqa: S104 -- compared, not bound
+    root = settings.public_url or base + SERVICE_PREFIX
+    for line in (
+        f"codweb serves {settings.datastore}",
+        f"  DICOMweb root for viewers:  {root}",
+        f"  API documentation:          {base}/docs",
+        f"  try:                        curl '{root}/studies?limit=5'",
+        "  stop with Ctrl+C",
+    ):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _readable(error: Exception) -> str:
+    """The sentence of an error; of pydantic's, what is wrong with which setting."""
+    if isinstance(error, ValidationError):
+        return "; ".join(
+            f"{'CODWEB_' + str(problem['loc'][0]).upper() if problem['loc'] else 'settings'}: {problem['msg']}"
+            for problem in error.errors()
+        )
+    return str(error)

@@ -1,0 +1,144 @@
+"""The application: settings in, ASGI app out. Importing this opens nothing; `uvicorn app.main:app` works lazily."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.routing import Route
+
+from app import __version__
+from app.middleware import Cors, Paths, Problems
+from app.routes import RETRIEVE, search, service
+from app.services import SERVICE_PREFIX, Services
+from app.settings import Settings
+from storage.archive import Archive
+from storage.bucket import Bucket, open_bucket
+from storage.errors import StorageError
+from storage.metadata_modes import Extrapolation, tags_of_keywords
+
+logger = logging.getLogger("codweb")
+
+
+def create_app(settings: Settings, bucket: Bucket | None = None) -> FastAPI:
+    """The server for one datastore.
+
+    Args:
+        bucket: read this instead of `settings.datastore` (tests, embedding); deep builds then run in this process.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        archive = open_archive(settings, bucket)
+        app.state.services = Services(settings, archive)
+        upkeep = asyncio.create_task(_keep_up(archive, settings.sync_seconds))
+        archive.deepening.start()
+        try:
+            yield
+        finally:
+            upkeep.cancel()
+            with suppress(asyncio.CancelledError):
+                await upkeep
+            await archive.close()
+
+    app = FastAPI(title="codweb", version=__version__, description=_DESCRIPTION, lifespan=lifespan)
+    app.include_router(service.router)
+    app.include_router(search.router, prefix=SERVICE_PREFIX)
+    for route in search.router.routes:  # FastAPI answers HEAD only where it is told, and then documents it twice
+        app.router.routes.append(Route(SERVICE_PREFIX + route.path, search.search, methods=["HEAD"]))  # type: ignore[attr-defined]  # all are APIRoutes
+    for resource in RETRIEVE:
+        app.router.routes.append(Route(SERVICE_PREFIX + resource.path, resource.endpoint, methods=["GET", "HEAD"]))
+    app.add_exception_handler(HTTPException, _reraise)
+    # the last one added is the outermost
+    app.add_middleware(Paths)
+    app.add_middleware(Problems)
+    app.add_middleware(Cors, origins=settings.cors_origins)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI documents this way of extending it
+    return app
+
+
+def open_archive(settings: Settings, bucket: Bucket | None = None) -> Archive:
+    """The archive that settings describe. Raises StorageUnavailable for a folder that is not there."""
+    rules = Extrapolation(
+        study_tags=tags_of_keywords(settings.studies_extrapolated_tags),
+        series_tags=tags_of_keywords(settings.series_extrapolated_tags),
+        rule=settings.extrapolate_rule,
+    )
+    return Archive(
+        bucket if bucket is not None else open_bucket(settings.datastore),
+        settings.state_dir,
+        root=settings.public_url or f"http://{_shown_host(settings.host)}:{settings.port}{SERVICE_PREFIX}",
+        rules=rules,
+        revalidate_seconds=settings.revalidate_seconds,
+        deepen=settings.deepen,
+        own_process=bucket is None,
+    )
+
+
+def _shown_host(host: str) -> str:
+    """The host in the links that are stored: the usual one of a server that listens everywhere."""
+    return "localhost" if host in ("0.0.0.0", "::") else host  # noqa: S104 -- compared, not bound
+
+
+async def _keep_up(archive: Archive, seconds: float) -> None:
+    """Sync at start and then every so often; a failing bucket is tried again."""
+    while True:
+        try:
+            report = await archive.sync()
+            logger.info("catalogue: %s", report)
+            archive.deepening.look_again()
+        except StorageError as error:
+            logger.warning("the sync was broken off and will be tried again: %s", error)
+        if seconds == 0:
+            return
+        await asyncio.sleep(seconds)
+
+
+async def _reraise(request: Request, error: Exception) -> Any:  # Any: FastAPI's handler type; it never returns
+    raise error
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:  # Any: an OpenAPI document
+    """The documentation of FastAPI's routes, and of the plain ones."""
+    if app.openapi_schema is None:
+        schema = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes, separate_input_output_schemas=False
+        )
+        for resource in RETRIEVE:
+            path = SERVICE_PREFIX + resource.path.replace(":path", "")
+            names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+            schema["paths"][path] = {
+                "get": {
+                    "tags": ["Retrieve (WADO-RS)"],
+                    "summary": resource.summary,
+                    "parameters": [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names],
+                    "responses": {
+                        "200": {"description": resource.summary, "content": {resource.media_type: {}}},
+                        **{status: {"description": text} for status, text in _FAILURES.items()},
+                    },
+                }
+            }
+        app.openapi_schema = schema
+    return app.openapi_schema
+
+
+_DESCRIPTION = "DICOMweb (QIDO-RS, WADO-RS) straight from Cloud Optimized DICOM."
+_FAILURES = {
+    "400": "Malformed path or parameter",
+    "404": "Not in the datastore",
+    "406": "No acceptable media type or transfer syntax",
+    "500": "Stored bytes and metadata disagree",
+    "503": "The bucket does not answer, or the series is being rewritten; see Retry-After",
+}
+
+
+def __getattr__(name: str) -> FastAPI:
+    """`app.main:app` for uvicorn: made from the environment when it is asked for, not on import."""
+    if name == "app":
+        return create_app(Settings())
+    raise AttributeError(name)

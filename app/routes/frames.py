@@ -1,0 +1,86 @@
+"""Retrieve frames: PS3.18 §10.4.1.1.6 (Pixel Data Resources). Stored bytes, never decoded."""
+
+from collections.abc import AsyncIterator
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.address import parse_frame_list
+from app.errors import NotAcceptable
+from app.multipart import Multipart, PartHead
+from app.negotiation import FrameForm, StoredPixels, choose_frames
+from app.responses import REVALIDATE, Buffer, entity_tag, not_modified, single_part, streamed
+from app.services import accept_of, instance_of, root_of, services
+from storage.archive.frames import OpenFrames
+
+_JOINED_BYTES = 8 << 20
+"""Bodies up to this are written at once, which is faster; larger ones are streamed."""
+
+
+async def retrieve_frames(request: Request) -> Response:
+    """The frames of the list, in its order, repeats kept."""
+    key, instance_uid = instance_of(request)
+    numbers = parse_frame_list(request.path_params["frame_list"])
+    accept = accept_of(request)
+    frames = await services(request).archive.frames.open(key, instance_uid)  # metadata only, usually mapped
+    form = choose_frames(accept, stored_pixels(frames), len(numbers))  # 406 before any pixel is read
+    if frames.pixels.is_video and any(number > 1 for number in numbers):
+        raise NotAcceptable("a video is one stream: ask for frame 1 to get all of it")
+    return await frames_answer(request, frames, numbers, form)
+
+
+async def retrieve_all_frames(request: Request) -> Response:
+    """All frames of an instance, as one multipart (an extension that other servers have too)."""
+    key, instance_uid = instance_of(request)
+    accept = accept_of(request)
+    frames = await services(request).archive.frames.open(key, instance_uid)
+    numbers = range(1, frames.pixels.frame_count + 1)
+    return await frames_answer(request, frames, numbers, choose_frames(accept, stored_pixels(frames), len(numbers)))
+
+
+def stored_pixels(frames: OpenFrames) -> StoredPixels:
+    """What negotiation asks about an instance."""
+    pixels = frames.pixels
+    return StoredPixels(pixels.transfer_syntax_uid, pixels.is_native, pixels.is_big_endian)
+
+
+async def frames_answer(
+    request: Request, frames: OpenFrames, numbers: "tuple[int, ...] | range", form: FrameForm
+) -> Response:
+    """Read the frames and put them into the form that was chosen."""
+    etag = entity_tag(frames.identity, tuple(numbers), form, weak=form.multipart)
+    headers = {"etag": etag, "cache-control": REVALIDATE, "vary": "Accept"}
+    unchanged = not_modified(request, etag, {"vary": "Accept"})
+    if unchanged is not None:
+        return unchanged
+    indices = [number - 1 for number in numbers]
+    base = f"{root_of(request)}{frames.path}/frames/"
+    if not form.multipart:
+        [payload] = await frames.read(indices)
+        headers |= {"content-type": form.part_content_type, "content-location": f"{base}{numbers[0]}"}
+        return single_part(request, payload, headers)
+    multipart = Multipart(form.media_type, form.transfer_syntax_uid)
+    headers["content-type"] = multipart.content_type
+    if frames.size_of(indices) > _JOINED_BYTES:
+        parts = _parts(frames, numbers, form, base)
+        return await streamed(request, multipart.stream(parts), headers, None)
+    payloads = await frames.read(indices)
+    joined = multipart.join_small(
+        (PartHead(form.part_content_type, f"{base}{number}", len(payload)), payload)
+        for number, payload in zip(numbers, payloads, strict=True)
+    )
+    return Response(joined, headers=headers)
+
+
+async def _parts(
+    frames: OpenFrames, numbers: "tuple[int, ...] | range", form: FrameForm, base: str
+) -> AsyncIterator[tuple[PartHead, AsyncIterator[Buffer]]]:
+    """The parts of a body too large to hold."""
+    count = 0
+    async for payload in frames.read_in_batches([number - 1 for number in numbers]):
+        yield PartHead(form.part_content_type, f"{base}{numbers[count]}", len(payload)), _once(payload)
+        count += 1
+
+
+async def _once(payload: Buffer) -> AsyncIterator[Buffer]:
+    yield payload

@@ -1,0 +1,95 @@
+"""What a route needs and where it finds it: the archive, the settings, and what the request says of itself."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from starlette.requests import Request
+
+from app.accept import Accept, parse_accept
+from app.address import path_uid, service_root
+from app.coding import choose_coding
+from app.errors import NotAcceptable
+from app.query import decode_query
+from app.settings import Settings
+from storage.archive import Archive
+from storage.keys import SeriesKey
+from storage.series_index.splice import Coding
+
+SERVICE_PREFIX = "/dicomweb"
+
+
+@dataclass(slots=True)
+class Services:
+    """One server's parts, put into `app.state` by the lifespan."""
+
+    settings: Settings
+    archive: Archive
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+def services(request: Request) -> Services:
+    """The services of the app that a request came to."""
+    found = request.app.state.services
+    assert isinstance(found, Services)  # put there by the lifespan, before any request
+    return found
+
+
+def root_of(request: Request) -> str:
+    """The service root by which the client reached this server. Raises UnknownHost."""
+    settings = services(request).settings
+    server = request.scope.get("server")
+    return service_root(
+        request.url.scheme if request.scope.get("scheme") is None else str(request.scope["scheme"]),
+        _joined_headers(request),
+        request.client.host if request.client is not None else None,
+        server[1] if server is not None else None,
+        prefix=SERVICE_PREFIX,
+        public_url=settings.public_url or None,
+        trusted_proxies=settings.proxy_networks,
+        allowed_hosts=settings.allowed_hosts,
+    )
+
+
+def accept_of(request: Request) -> Accept:
+    """What the client accepts: the `accept` parameter first, then the header (PS3.18 §8.3.3.1).
+
+    Raises:
+        NotAcceptable: in strict mode, a request without either (PS3.18 §8.7.5).
+    """
+    query = request.scope["query_string"]
+    named = [value for name, value in decode_query(query) if name.lower() == "accept"] if query else []
+    headers = request.headers.getlist("accept")
+    if not headers and not named and services(request).settings.strict:
+        raise NotAcceptable("a request must say what it accepts (CODWEB_STRICT is on)")
+    return parse_accept(headers, named)
+
+
+def coding_of(request: Request) -> Coding:
+    """The content coding of the answer."""
+    return choose_coding(request.headers.get("accept-encoding", ""))
+
+
+def study_of(request: Request) -> str:
+    """The study UID of the path. Raises RequestError."""
+    return path_uid(request.path_params["study_uid"])
+
+
+def series_of(request: Request) -> SeriesKey:
+    """The series of the path. Raises RequestError."""
+    return SeriesKey(study_of(request), path_uid(request.path_params["series_uid"]))
+
+
+def instance_of(request: Request) -> tuple[SeriesKey, str]:
+    """The instance of the path: its series, and its UID. Raises RequestError."""
+    return series_of(request), path_uid(request.path_params["instance_uid"])
+
+
+def _joined_headers(request: Request) -> Mapping[str, str]:
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in request.scope["headers"]:
+        name = raw_name.decode("latin-1")
+        if name == "host" or name == "forwarded" or name.startswith("x-forwarded-"):
+            value = raw_value.decode("latin-1")
+            headers[name] = f"{headers[name]},{value}" if name in headers else value
+    return headers

@@ -1,0 +1,155 @@
+"""Every setting of the server, read once at start: `CODWEB_…` variables, then the command line on top."""
+
+import difflib
+import os
+from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from storage.metadata_modes import SERIES_EXTRAPOLATED_TAGS, STUDY_EXTRAPOLATED_TAGS, MetadataMode, tags_of_keywords
+
+PREFIX = "CODWEB_"
+_MODE_ALIASES = {"Full": "full", "MainDicomTags": "main", "Extrapolate": "extrapolate"}
+"""Orthanc's spelling of its option values."""
+NameList = Annotated[tuple[str, ...], NoDecode]
+"""A comma-separated list in the environment."""
+
+
+def default_state_folder() -> Path:
+    """The user's state folder (XDG base directory specification), or `/var/lib` style when there is no home."""
+    base = os.environ.get("XDG_STATE_HOME") or str(Path("~/.local/state").expanduser())
+    return Path(base) / "codweb"
+
+
+class Settings(BaseSettings):
+    """Settings of one server. Names below, in capitals and after `CODWEB_`, are environment variables."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    datastore: str = Field("", description="The datastore: a folder that holds studies/, or file:///that/folder.")
+    state_dir: Path = Field(
+        default_factory=default_state_folder,
+        description="Folder for everything derived: catalogue and series indexes. May be deleted at any time.",
+    )
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8042, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
+    public_url: str = Field(
+        "", description="Address by which clients reach the service root, e.g. https://pacs.example.org/dicomweb."
+    )
+    trusted_proxies: NameList = Field(
+        (), description="Addresses or networks of proxies whose Forwarded and X-Forwarded-* headers are believed."
+    )
+    allowed_hosts: NameList = Field(
+        ("*",), description="Host names this server answers to (*.example.org works); others get 400. * allows any."
+    )
+    cors_origins: NameList = Field(
+        ("*",), description="Origins whose pages may read answers; * allows any, without credentials."
+    )
+    studies_metadata: MetadataMode = Field(
+        "full",
+        description="Metadata mode of /studies/{study}/metadata: full, main or extrapolate (Orthanc's names work).",
+    )
+    series_metadata: MetadataMode = Field(
+        "full", description="Metadata mode of /studies/{study}/series/{series}/metadata: full, main or extrapolate."
+    )
+    studies_extrapolated_tags: NameList = Field(
+        STUDY_EXTRAPOLATED_TAGS, description="Keywords extrapolated at study level in mode extrapolate."
+    )
+    series_extrapolated_tags: NameList = Field(
+        SERIES_EXTRAPOLATED_TAGS, description="Keywords extrapolated at series level in mode extrapolate."
+    )
+    extrapolate_rule: Literal["majority", "plurality"] = Field(
+        "majority",
+        description="majority: a value most samples share, else the tag is left out; plurality: as Orthanc 1.4 and later.",
+    )
+    revalidate_seconds: float = Field(
+        30,
+        ge=0,
+        description="Age in seconds above which a series is checked for changes behind the answer; 0 checks first.",
+    )
+    sync_seconds: float = Field(
+        60, ge=0, description="Seconds between two looks for new, changed and removed series; 0 looks once, at start."
+    )
+    deepen: Literal["all", "opened", "off"] = Field(
+        "all",
+        description="Which series have their headers re-read from the tar in the background; opened ones come first.",
+    )
+    search_default_limit: int = Field(1000, ge=1, description="Results of a search that names no limit.")
+    search_max_limit: int = Field(5000, ge=1, description="Most results of one search; more come with offset.")
+    search_empty_status: Literal[200, 204] = Field(
+        200, description="Status of a search without matches: 200 with [] or 204."
+    )
+    strict: bool = Field(
+        False, description="To the letter of PS3.18: no Accept is 406, instances default to Explicit VR Little Endian."
+    )
+    requests_in_flight: int = Field(64, ge=1, description="Most reads of the bucket under way at once.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severity that is logged."
+    )
+
+    @field_validator(
+        "trusted_proxies",
+        "allowed_hosts",
+        "cors_origins",
+        "studies_extrapolated_tags",
+        "series_extrapolated_tags",
+        mode="before",
+    )
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("studies_metadata", "series_metadata", mode="before")
+    @classmethod
+    def _orthanc_names(cls, value: object) -> object:
+        return _MODE_ALIASES.get(value, value) if isinstance(value, str) else value
+
+    @field_validator("studies_extrapolated_tags", "series_extrapolated_tags")
+    @classmethod
+    def _known_keywords(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        tags_of_keywords(value)
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            ip_network(text, strict=False)
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _absolute(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("write the whole address, e.g. https://pacs.example.org/dicomweb")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.search_default_limit > self.search_max_limit:
+            raise ValueError(
+                "CODWEB_SEARCH_DEFAULT_LIMIT is above CODWEB_SEARCH_MAX_LIMIT: lower it, or raise the other"
+            )
+        return self
+
+    @cached_property
+    def proxy_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        return tuple(ip_network(text, strict=False) for text in self.trusted_proxies)
+
+
+def refuse_unknown_variables() -> None:
+    """A misspelt `CODWEB_` variable would be ignored in silence; say what was meant. Raises ValueError."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    for name in sorted(os.environ):
+        if name.startswith(PREFIX) and name not in known and name not in _OTHER_VARIABLES:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise ValueError(f"there is no setting {name}{hint}")
+
+
+_OTHER_VARIABLES = frozenset({"CODWEB_REAL_FIXTURES", "CODWEB_NO_UNLISTED_SKIPS"})
+"""Variables of the project's own tests."""

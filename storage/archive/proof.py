@@ -1,0 +1,99 @@
+"""From a series and an instance UID to bytes that are certainly those of that instance.
+
+An entry of metadata.json can point at another, valid instance of the same size (torn writes, a known bug of the
+published writer): nothing but the header in the tar tells. So an instance is served only once it is proven for this
+pair of versions: its header was read, and its SOP Instance UID is the entry's.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from storage.bucket import Bucket
+from storage.dicom.p10 import Header, open_p10, read_header
+from storage.dicom.locator import PixelLocator
+from storage.dicom.pixels import locate_pixels
+from storage.dicom.window import Window
+from storage.errors import CorruptSeries, InstanceUnreadable, ObjectChanged, ObjectNotFound, SeriesInMotion, StorageError
+from storage.indexing.header_reader import check_identity, parse_range
+from storage.indexing.shelf import IndexShelf
+from storage.keys import SeriesKey
+from storage.series_index.reader import SeriesIndex, StoredInstance
+
+Result = TypeVar("Result")
+Use = Callable[[SeriesIndex], Awaitable[Result]]
+
+
+class Prover:
+    """Hands out proven instances, and runs reads again when the tar turns out to be another one."""
+
+    def __init__(self, bucket: Bucket, shelf: IndexShelf) -> None:
+        self._bucket = bucket
+        self._shelf = shelf
+
+    async def with_index(self, key: SeriesKey, use: Use[Result], *, with_metadata: bool = False) -> Result:
+        """Run `use` with the index of a series; if the tar changed meanwhile, once more with the new index.
+
+        Raises:
+            SeriesNotFound, CorruptSeries, StorageUnavailable: as the shelf does.
+            ObjectChanged: it changed again.
+        """
+        index = await self._shelf.get(key, with_metadata=with_metadata)
+        try:
+            return await use(index)
+        except ObjectChanged:
+            index = await self._shelf.refresh(key)
+            return await use(index)
+
+    async def refreshed(self, key: SeriesKey) -> SeriesIndex:
+        """The index of a series whose tar turned out to be another one."""
+        return await self._shelf.refresh(key)
+
+    async def proven(self, index: SeriesIndex, instance_uid: str) -> StoredInstance:
+        """An instance whose header has been read and is its own: at most one request, once.
+
+        Raises:
+            InstanceNotFound: the series has no such entry.
+            InstanceUnreadable: the bytes at its place are not its own, or cannot be read.
+            SeriesInMotion: so, while a writer's lock exists: they may be soon.
+        """
+        instance = index.instance(instance_uid)
+        if instance.is_proven:
+            return instance
+        if instance.problem is not None:
+            raise await self.doubt(index, f"instance {instance.uid} of {index.key}: {instance.problem}")
+        try:
+            header, locator = await self._read_header(index, instance)
+        except InstanceUnreadable as error:
+            raise await self.doubt(index, f"instance {instance.uid} of {index.key}: {error}") from error
+        index.found.remember(instance.ordinal, header.transfer_syntax_uid, locator)
+        return index.at(instance.ordinal)
+
+    async def doubt(self, index: SeriesIndex, reason: str) -> StorageError:
+        """The error for bytes that do not agree with their metadata: a rewrite under way, or damage."""
+        try:
+            await self._bucket.head(index.key.lock)
+        except ObjectNotFound:
+            return InstanceUnreadable(reason)
+        return SeriesInMotion(f"{reason}; a writer's lock exists, so the series may be in the middle of a rewrite")
+
+    async def _read_header(self, index: SeriesIndex, instance: StoredInstance) -> tuple[Header, PixelLocator]:
+        hint = index.hint(instance.ordinal)
+        table = None
+        if hint.positions is not None and hint.lengths is not None:
+            table = (tuple(hint.positions), tuple(hint.lengths))
+
+        def parse(window: Window) -> tuple[Header, PixelLocator]:
+            p10 = open_p10(window)
+            header = read_header(p10)
+            check_identity(header, hint.original_uid)
+            return header, locate_pixels(window, p10, header, table)
+
+        return await parse_range(self._bucket, index.key.tar, tar_version(index), instance.range, parse)
+
+
+def tar_version(index: SeriesIndex) -> str:
+    """The version of the tar that every read of this series names. Raises CorruptSeries if there is no tar."""
+    version = index.header.tar_version
+    if version is None:
+        raise CorruptSeries(f"{index.key}: metadata.json lists instances, and there is no tar")
+    return version

@@ -1,0 +1,177 @@
+"""Searches: studies and series from the catalogue, instances from the indexes of the series that may hold them."""
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+
+from storage.bucket import Bucket, ObjectInfo
+from storage.catalogue.base import Catalogue, SeriesSummary
+from storage.catalogue.matching import Matcher
+from storage.catalogue.query import AnyOf, Condition, Level, Page, Query, Tag, Text
+from storage.errors import SeriesNotFound, StorageError
+from storage.indexing.shelf import IndexShelf
+from storage.indexing.summary import Summariser
+from storage.instance_rows import json_object, parse_object
+from storage.keys import SeriesKey, SeriesObject, is_path_uid, parse_object_key, study_prefix
+from storage.levels import INSTANCE_TAGS, level_of
+from storage.series_index.reader import SeriesIndex
+
+logger = logging.getLogger(__name__)
+
+STUDY_UID: Tag = 0x0020000D
+MOST_SERIES = 2000
+"""Series that one instance search opens; behind them the count of remaining matches is a lower bound, and says so."""
+_PER_INSTANCE = INSTANCE_TAGS | {0x00080005, 0x00080056, 0x00081190, 0x00083002, 0x0020000D, 0x0020000E}
+_BULK_VRS = (b'"OB"', b'"OD"', b'"OF"', b'"OL"', b'"OV"', b'"OW"', b'"UN"')
+
+
+class Searches:
+    """Answers searches over one archive."""
+
+    def __init__(self, bucket: Bucket, catalogue: Catalogue, shelf: IndexShelf, summariser: Summariser) -> None:
+        self._bucket = bucket
+        self._catalogue = catalogue
+        self._shelf = shelf
+        self._summariser = summariser
+
+    async def search(self, query: Query) -> Page:
+        """Answer a search (PS3.18 §10.6); rows have rootless links.
+
+        Raises:
+            StorageUnavailable: the catalogue is too slow for this search, or a bucket does not answer.
+        """
+        await self._look_up_exact(query)
+        page = await self._instances(query) if query.level is Level.INSTANCE else await self._catalogue.search(query)
+        if not (await self._catalogue.status()).complete:
+            page = replace(
+                page, warnings=(*page.warnings, "The catalogue is still being filled: there may be more matches later.")
+            )
+        return page
+
+    async def series_of_study(self, study_uid: str) -> list[SeriesKey]:
+        """The series of a study in the order of their numbers, found in the bucket if the catalogue lacks them."""
+        keys = await self._catalogue.series_of_study(study_uid)
+        if not keys and await self._look_up_study(study_uid):
+            keys = await self._catalogue.series_of_study(study_uid)
+        return keys
+
+    async def _look_up_exact(self, query: Query) -> None:
+        """Deep links work before the sync has come by: a study named exactly is looked for in the bucket."""
+        if query.study_uid is not None:
+            named: Sequence[str] = (query.study_uid,)
+        else:
+            named = [uid for condition in query.conditions for uid in _exact_study_uids(condition)]
+        for study_uid in named[:_MOST_LOOK_UPS]:
+            if is_path_uid(study_uid) and not await self._catalogue.contains_study(study_uid):
+                await self._look_up_study(study_uid)
+
+    async def _look_up_study(self, study_uid: str) -> bool:
+        """Put a study into the catalogue by listing its prefix. Returns whether there is one."""
+        found: dict[SeriesKey, dict[SeriesObject, ObjectInfo]] = {}
+        async for info in self._bucket.list(study_prefix(study_uid)):
+            parsed = parse_object_key(info.key)
+            if parsed is not None and parsed[1] in (SeriesObject.METADATA, SeriesObject.TAR):
+                found.setdefault(parsed[0], {})[parsed[1]] = info
+        summaries: list[SeriesSummary] = []
+        for key, objects in found.items():
+            metadata = objects.get(SeriesObject.METADATA)
+            if metadata is None:
+                continue
+            try:
+                summaries.append(await self._summariser(key, metadata, objects.get(SeriesObject.TAR)))
+            except StorageError as error:
+                logger.warning("%s cannot be listed yet: %s", key, error)
+        if summaries:
+            await self._catalogue.upsert(summaries)
+        return bool(summaries)
+
+    async def _instances(self, query: Query) -> Page:
+        own = [condition for condition in query.conditions if _is_own(condition)]
+        matcher = Matcher(own, query.intervals, fuzzy=query.fuzzy) if own or query.intervals else None
+        rows: list[bytes] = []
+        matched = opened = 0
+        warnings: tuple[str, ...] = ()
+        async for key in self._candidates(query):
+            if opened == MOST_SERIES:
+                warnings = ("The search was cut short: name a study or series to see all matches.",)
+                break
+            opened += 1
+            try:
+                index = await self._shelf.get(key, with_metadata=_needs_metadata(query))
+            except SeriesNotFound:
+                continue  # gone since the catalogue saw it
+            hits = _hits(index, matcher)
+            wanted = hits[max(0, query.offset - matched) : max(0, query.offset + query.limit - matched)]
+            matched += len(hits)
+            rows.extend(_row(index, ordinal, query) for ordinal in wanted)
+        return Page(rows, max(0, matched - query.offset - len(rows)), warnings)
+
+    async def _candidates(self, query: Query) -> AsyncIterator[SeriesKey]:
+        if query.study_uid is not None and query.series_uid is not None:
+            if not (is_path_uid(query.study_uid) and is_path_uid(query.series_uid)):
+                return
+            yield SeriesKey(query.study_uid, query.series_uid)
+            return
+        async for keys in self._catalogue.narrow(query):
+            for key in keys:
+                yield key
+
+
+_MOST_LOOK_UPS = 16
+
+
+def _exact_study_uids(condition: Condition) -> Sequence[str]:
+    if condition.path != (STUDY_UID,):
+        return ()
+    if isinstance(condition.match, AnyOf):
+        return condition.match.values
+    if isinstance(condition.match, Text) and not condition.match.is_wildcard:
+        return (condition.match.pattern,)
+    return ()
+
+
+def _is_own(condition: Condition) -> bool:
+    """Whether a condition must be tested on the instance; those of study and series were applied by the catalogue."""
+    return level_of(condition.path[0]) in (Level.INSTANCE, None)
+
+
+def _needs_metadata(query: Query) -> bool:
+    keys = [path[0] for path in query.include] + [condition.path[0] for condition in query.conditions]
+    return query.include_all or any(level_of(tag) is None and tag not in _PER_INSTANCE for tag in keys)
+
+
+def _hits(index: SeriesIndex, matcher: Matcher | None) -> Sequence[int]:
+    """The ordinals of the instances that match."""
+    ordinals = range(index.header.count)
+    if matcher is None:
+        return ordinals
+    shared = parse_object(index.header.shared)
+    return [ordinal for ordinal in ordinals if matcher.matches({**shared, **_known(index, ordinal)})]
+
+
+def _known(index: SeriesIndex, ordinal: int) -> dict[int, bytes]:
+    return {**parse_object(index.kept(ordinal)), **parse_object(index.row(ordinal))}
+
+
+def _row(index: SeriesIndex, ordinal: int, query: Query) -> bytes:
+    """One row: as it lies in the index, or with what was asked beyond that."""
+    asked = {path[0] for path in query.include} | {condition.path[0] for condition in query.conditions}
+    asked.update(tag for interval in query.intervals for tag in (interval.date, interval.time))
+    row = index.row(ordinal)
+    if not asked and not query.include_all and query.series_uid is not None:
+        return row
+    attributes = parse_object(row)
+    known = {**parse_object(index.header.shared), **parse_object(index.kept(ordinal))}
+    if query.include_all:
+        attributes = {**known, **_without_bulk(parse_object(index.instance_json(ordinal))), **attributes}
+    else:
+        missing = asked - attributes.keys() - known.keys()
+        if index.header.has_metadata and any(level_of(tag) is None for tag in missing):
+            known = {**parse_object(index.instance_json(ordinal)), **known}
+        attributes = {**{tag: known[tag] for tag in asked if tag in known}, **attributes}
+    return json_object(attributes)
+
+
+def _without_bulk(attributes: dict[int, bytes]) -> dict[int, bytes]:
+    """Attributes that are small enough for a search answer: neither sequences' depths nor binary values are cut."""
+    return {tag: value for tag, value in attributes.items() if value[6:10] not in _BULK_VRS}

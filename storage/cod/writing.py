@@ -1,0 +1,227 @@
+"""The small objects of a COD series, as the published library reads them: metadata.json (v2.0) and index.sqlite.
+
+metadata.json is gzip JSON: the UIDs of the series and one entry per instance with every key present, for the library
+fails on a missing one. index.sqlite is the ratarmount index of the tar: the library downloads it and never looks into
+it; we write a valid one, so that ratarmount mounts the series without reading its tar.
+"""
+
+import base64
+import json
+import sqlite3
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import msgspec
+import zstandard
+
+from storage.cod.lock import LockOwner
+from storage.cod.tar import TarLayout, TarMember
+from storage.keys import SeriesKey
+
+ENTRY_VERSION = "2.0"
+
+ZSTD_LEVEL = 3
+"""The published library's level. Its reader needs the content size in the frame header, which `compress` writes."""
+
+GZIP_LEVEL = 6
+"""Entries are base64 of compressed data: there is little to win at higher levels."""
+
+_SQLITE_FILE_MODE = 0o100644
+_SQLITE_FOLDER_MODE = 0o40555
+
+
+@dataclass(frozen=True, slots=True)
+class OffsetTable:
+    """Where the frames of one instance lie, from the first byte of its P10: payloads, without item headers."""
+
+    positions: tuple[int, ...]
+    lengths: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NewEntry:
+    """One instance to be written into metadata.json."""
+
+    instance_uid: str
+    member: TarMember
+    crc32c: int
+    """Of exactly the P10 bytes of the member."""
+    has_pixeldata: bool
+    """Pixel Data (7FE0,0010) is present; the Float and Double Float forms do not count."""
+    metadata: bytes
+    """What `compress_attributes` made of the instance's DICOM JSON."""
+    offset_table: OffsetTable | None
+    original_path: str
+
+
+def instance_uri(datastore_url: str, series: SeriesKey, instance_uid: str) -> str:
+    """The `uri` of an instance: its tar, `://`, its member. A claim for others; we never read by it."""
+    return f"{datastore_url.rstrip('/')}/{series.tar}://instances/{instance_uid}.dcm"
+
+
+def compress_attributes(attributes_json: bytes) -> bytes:
+    """The DICOM JSON of one instance as one zstd frame that states its content size."""
+    return zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_content_size=True).compress(attributes_json)
+
+
+def encode_series(
+    series: SeriesKey,
+    entries: Iterable[NewEntry],
+    *,
+    datastore_url: str,
+    modified: datetime,
+    owner: LockOwner | None = None,
+) -> bytes:
+    """The bytes of metadata.json; with an `owner`, those of the lock that announces it.
+
+    The same input gives the same bytes: the gzip header carries no time.
+    """
+    packer = zlib.compressobj(GZIP_LEVEL, wbits=31)
+    head = {"study_uid": series.study_uid, "series_uid": series.series_uid}
+    packed = [packer.compress(msgspec.json.encode(head)[:-1] + b',"cod":{"instances":{')]
+    separator = b""
+    for entry in entries:
+        named = msgspec.json.encode(entry.instance_uid) + b":"
+        fields = _entry_fields(series, entry, datastore_url, modified)
+        # The stdlib escapes everything beyond ASCII, lone surrogates of undecodable file names too.
+        packed.append(packer.compress(separator + named + json.dumps(fields).encode("ascii")))
+        separator = b","
+    tail = b"}}" if owner is None else b'}},"codweb":' + msgspec.json.encode(owner)
+    packed += (packer.compress(tail + b"}"), packer.flush())
+    return b"".join(packed)
+
+
+def _entry_fields(
+    series: SeriesKey, entry: NewEntry, datastore_url: str, modified: datetime
+) -> dict[str, str | int | bool | list[str] | dict[str, int] | dict[str, tuple[int, ...]]]:
+    """One v2.0 entry. `end_byte` is exclusive; `modified_datetime` is written without a zone, as the library does."""
+    table = entry.offset_table
+    return {
+        "instance_uid": entry.instance_uid,
+        "series_uid": series.series_uid,
+        "study_uid": series.study_uid,
+        "has_pixeldata": entry.has_pixeldata,
+        "metadata": base64.b64encode(entry.metadata).decode("ascii"),
+        "uri": instance_uri(datastore_url, series, entry.instance_uid),
+        "headers": {"start_byte": entry.member.start, "end_byte": entry.member.stop},
+        "offset_tables": (
+            {} if table is None else {"CustomOffsetTable": table.positions, "CustomOffsetTableLengths": table.lengths}
+        ),
+        "crc32c": base64.b64encode(entry.crc32c.to_bytes(4, "big")).decode("ascii"),
+        "size": entry.member.size,
+        "original_path": entry.original_path,
+        "dependencies": [],
+        "diff_hash_dupe_paths": [],
+        "version": ENTRY_VERSION,
+        "modified_datetime": modified.astimezone(UTC).replace(tzinfo=None).isoformat(),
+    }
+
+
+def build_tar_index(layout: TarLayout, *, tar_mtime: float) -> bytes:
+    """index.sqlite for a tar: a row per member, one for their folder, and what ratarmount checks on opening."""
+    connection = sqlite3.connect(":memory:")
+    try:
+        connection.executescript(_INDEX_SCHEMA)
+        connection.executemany(_INSERT_FILE, _file_rows(layout.members))
+        connection.executemany('INSERT INTO "metadata" VALUES (?, ?)', _index_metadata(layout.size, tar_mtime))
+        connection.executemany('INSERT INTO "versions" VALUES (?, ?, ?, ?, ?)', _INDEX_VERSIONS)
+        connection.commit()
+        return connection.serialize()
+    finally:
+        connection.close()
+
+
+def _file_rows(members: Sequence[TarMember]) -> Iterable[tuple[object, ...]]:
+    for member in members:
+        folder, _, name = member.name.rpartition("/")
+        place = (f"/{folder}", name, member.header_start, member.start, member.size, member.mtime)
+        yield (*place, _SQLITE_FILE_MODE, b"0", "", 0, 0, 0, 0, 0, 0)
+    if members:
+        first = members[0]
+        yield ("", "instances", first.header_start, first.start, 0, 0.0, _SQLITE_FOLDER_MODE, 5, "", 0, 0, 0, 0, 0, 0)
+
+
+def _index_metadata(tar_size: int, tar_mtime: float) -> list[tuple[str, str]]:
+    nanoseconds = int(tar_mtime * 1e9)
+    stat = {
+        "st_atime": tar_mtime, "st_atime_ns": nanoseconds, "st_blksize": 4096, "st_blocks": -(-tar_size // 512),
+        "st_ctime": tar_mtime, "st_ctime_ns": nanoseconds, "st_dev": 0, "st_gid": 0, "st_ino": 0,
+        "st_mode": _SQLITE_FILE_MODE, "st_mtime": tar_mtime, "st_mtime_ns": nanoseconds, "st_nlink": 1, "st_rdev": 0,
+        "st_size": tar_size, "st_uid": 0,
+    }  # fmt: skip
+    arguments = {
+        "mountRecursively": False, "encoding": "utf-8", "stripRecursiveTarExtension": False,
+        "transformRecursiveMountPoint": None, "transformPattern": None, "ignoreZeros": False, "hashes": [],
+        "gzipSeekPointSpacing": 16 << 20,
+    }  # fmt: skip
+    return [
+        ("tarstats", json.dumps(stat)),
+        ("arguments", json.dumps(arguments)),
+        ("backendName", "SQLiteIndexedTar"),
+        ("isGnuIncremental", "0"),
+    ]
+
+
+_INDEX_VERSIONS = [("ratarmount", "0.11.1", 0, 11, 1), ("index", "0.7.0", 0, 7, 0)]
+"""The versions whose shape this is, and that the stores of the published library name."""
+
+_INSERT_FILE = 'INSERT OR REPLACE INTO "files" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)'
+
+_INDEX_SCHEMA = """
+CREATE TABLE "files" (
+    "path"           VARCHAR(65535) NOT NULL,  /* path with leading and without trailing slash */
+    "name"           VARCHAR(65535) NOT NULL,
+    "offsetheader"   INTEGER,  /* seek offset from TAR file where the TAR metadata for this file resides */
+    "offset"         INTEGER,  /* seek offset from TAR file where these file's contents resides */
+    "size"           INTEGER,
+    "mtime"          REAL,
+    "mode"           INTEGER,
+    "type"           INTEGER,
+    "linkname"       VARCHAR(65535),
+    "uid"            INTEGER,
+    "gid"            INTEGER,
+    "istar"          BOOL   ,
+    "issparse"       BOOL   ,
+    "isgenerated"    BOOL   ,
+    "recursiondepth" INTEGER,
+    PRIMARY KEY ("path","name","offsetheader")
+);
+CREATE TABLE "xattrkeys" (
+    "id" INTEGER PRIMARY KEY,
+    "name" VARCHAR(65535) UNIQUE
+);
+CREATE TABLE "xattrsdata" (
+    "offsetheader" INTEGER,
+    "keyid" INTEGER,
+    "value" VARCHAR(65535),
+    PRIMARY KEY ("offsetheader","keyid"),
+    FOREIGN KEY ("keyid") REFERENCES xattrkeys("id")
+);
+CREATE TABLE "metadata" (
+    "key"      VARCHAR(65535) NOT NULL,
+    "value"    VARCHAR(65535) NOT NULL,
+    PRIMARY KEY ("key")
+);
+CREATE TABLE "versions" (
+    "name"     VARCHAR(65535) NOT NULL,
+    "version"  VARCHAR(65535) NOT NULL,
+    "major"    INTEGER,
+    "minor"    INTEGER,
+    "patch"    INTEGER,
+    PRIMARY KEY ("name")
+);
+CREATE VIEW "xattrs" ( "offsetheader", "key", "value" ) AS
+    SELECT offsetheader, xattrkeys.name, value FROM "xattrsdata"
+    INNER JOIN xattrkeys ON xattrkeys.id = xattrsdata.keyid;
+CREATE TRIGGER "xattrs_insert" INSTEAD OF INSERT ON "xattrs"
+BEGIN
+    INSERT OR IGNORE INTO xattrkeys(name) VALUES (NEW.key);
+    INSERT OR REPLACE INTO xattrsdata(offsetheader, keyid, value) VALUES (
+        NEW.offsetheader,
+        (SELECT xattrkeys.id FROM xattrkeys WHERE name = NEW.key),
+        NEW.value
+    );
+END;
+"""

@@ -1,0 +1,86 @@
+"""Deepening in the background: every quick index becomes a deep one, those of opened studies first."""
+
+import asyncio
+import logging
+from collections import OrderedDict
+
+from storage.catalogue.base import Catalogue
+from storage.errors import StorageError
+from storage.indexing.shelf import IndexShelf
+from storage.indexing.summary import summary_of
+from storage.keys import SeriesKey
+from storage.series_index.reader import SeriesIndex
+
+logger = logging.getLogger(__name__)
+
+_PAGE = 500
+
+
+class Deepening:
+    """A queue of series to be read deeply, worked off one at a time."""
+
+    def __init__(self, shelf: IndexShelf, catalogue: Catalogue, *, mode: str) -> None:
+        """`mode`: all (the whole datastore, opened series first), opened (only those), off."""
+        self._shelf = shelf
+        self._catalogue = catalogue
+        self._mode = mode
+        self._opened: OrderedDict[SeriesKey, None] = OrderedDict()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.failed: dict[SeriesKey, str] = {}
+        """Series that could not be deepened, and why; tried again when they change."""
+
+    def start(self) -> None:
+        """Begin to work."""
+        if self._mode != "off":
+            self._task = asyncio.create_task(self._run())
+
+    def noticed(self, index: SeriesIndex) -> None:
+        """A series was opened by somebody: if its index is quick it comes next."""
+        self.failed.pop(index.key, None)
+        if index.header.depth == "quick":
+            self._opened[index.key] = None
+            self._opened.move_to_end(index.key, last=False)
+            self._wake.set()
+
+    def look_again(self) -> None:
+        """The catalogue may hold something new."""
+        self._wake.set()
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            self._wake.clear()
+            await self._work_off_opened()
+            if self._mode == "all":
+                await self._work_off_catalogue()
+            await self._wake.wait()
+
+    async def _work_off_opened(self) -> None:
+        while self._opened:
+            key, _ = self._opened.popitem(last=False)
+            await self._deepen(key)
+
+    async def _work_off_catalogue(self) -> None:
+        after = ""
+        while True:
+            page = await self._catalogue.known(after=after, limit=_PAGE)
+            for known in page:
+                after = f"{known.key.study_uid}/{known.key.series_uid}"
+                if known.depth == "quick" and known.problem is None and known.key not in self.failed:
+                    await self._deepen(known.key)
+                await self._work_off_opened()
+            if len(page) < _PAGE:
+                return
+
+    async def _deepen(self, key: SeriesKey) -> None:
+        try:
+            index = await self._shelf.get(key, depth="deep")
+            await self._catalogue.upsert([summary_of(index)])
+        except StorageError as error:
+            self.failed[key] = str(error)
+            logger.warning("%s stays quick: %s", key, error)

@@ -1,0 +1,176 @@
+"""Builds the index of one series: reads its metadata.json, then goes the quick road or the deep one.
+
+Runs in the server's own process for quick builds, and in a process of its own for deep ones (`BuildProcess`), so that
+minutes of header parsing never stand before a frame.
+"""
+
+import asyncio
+import logging
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from storage.bucket import Bucket, ObjectInfo, open_bucket
+from storage.cod.metadata import SeriesMetadata, parse_series_metadata
+from storage.deid import UidMap
+from storage.errors import InstanceUnreadable, ObjectChanged, ObjectNotFound, SeriesNotFound, StorageError
+from storage.indexing.deep import fill_deep
+from storage.indexing.draft import Draft, SeriesVersions
+from storage.indexing.quick import fill_quick, original_uid
+from storage.keys import SeriesKey, SeriesObject, parse_object_key, study_prefix
+from storage.series_index.layout import Depth
+from storage.series_index.reader import SeriesIndex, UnusableIndex
+from storage.spool import Spool
+from storage.state import StateFolder
+
+logger = logging.getLogger(__name__)
+
+_ATTEMPTS = 3
+"""A series that is replaced while it is read is read again; three times in a row is another writer's storm."""
+
+
+class Indexer:
+    """Builds index files of one datastore."""
+
+    def __init__(self, bucket: Bucket, state: StateFolder, *, root: str) -> None:
+        """`root`: the service root to write into links."""
+        self._bucket = bucket
+        self._state = state
+        self._root = root
+
+    async def build(self, key: SeriesKey, depth: Depth) -> None:
+        """Put an index of at least this depth in place; of several processes one builds and the others wait.
+
+        Raises:
+            SeriesNotFound: no metadata.json.
+            CorruptSeries: metadata.json cannot be read.
+            ObjectChanged, StorageUnavailable: the bucket does not hold still, or does not answer.
+        """
+        lock = self._state.building(key)
+        await asyncio.to_thread(lock.__enter__)
+        try:
+            await self._build(key, depth)
+        finally:
+            lock.__exit__(None, None, None)
+
+    async def _build(self, key: SeriesKey, depth: Depth) -> None:
+        for attempt in range(_ATTEMPTS):
+            try:
+                metadata_bytes, versions = await self._versions(key)
+                if self._is_built(key, depth, versions):
+                    return
+                metadata = await asyncio.to_thread(parse_series_metadata, metadata_bytes, key)
+                return await self._write(key, depth, metadata, versions)
+            except ObjectChanged:
+                if attempt + 1 == _ATTEMPTS:
+                    raise
+                logger.info("%s changed while it was read; reading it again", key)
+
+    async def _versions(self, key: SeriesKey) -> tuple[bytes, SeriesVersions]:
+        try:
+            metadata = await self._bucket.read(key.metadata)
+        except ObjectNotFound as error:
+            raise SeriesNotFound(f"no {key}") from error
+        tar: ObjectInfo | None
+        try:
+            tar = await self._bucket.head(key.tar)
+        except ObjectNotFound:
+            tar = None
+        return bytes(metadata.data), SeriesVersions(metadata.version, tar)
+
+    def _is_built(self, key: SeriesKey, depth: Depth, versions: SeriesVersions) -> bool:
+        """Whether another process has put such an index in place meanwhile."""
+        try:
+            header = SeriesIndex(self._state.series_index(key)).header
+        except UnusableIndex:
+            return False
+        tar_version = versions.tar.version if versions.tar is not None else None
+        return (
+            (header.metadata_version, header.tar_version, header.root) == (versions.metadata, tar_version, self._root)
+            and depth in (header.depth, "quick")
+        )  # fmt: skip
+
+    async def _write(self, key: SeriesKey, depth: Depth, metadata: SeriesMetadata, versions: SeriesVersions) -> None:
+        uid_map = await self._uid_map(metadata) if metadata.is_deid else None
+        with Spool() as spool:
+            draft = Draft(key, spool, root=self._root, uid_map=uid_map)
+            if depth == "deep":
+                await fill_deep(draft, metadata, versions, self._bucket)
+            else:
+                await asyncio.to_thread(fill_quick, draft, metadata, versions)
+            try:
+                await asyncio.to_thread(draft.write, self._state.series_index(key), versions, depth)
+            except OSError as error:
+                raise StorageError(f"the index of {key} cannot be written to the state folder: {error}") from error
+
+    async def _uid_map(self, metadata: SeriesMetadata) -> UidMap:
+        """Original UIDs of the whole study and what the outside world may call them."""
+        known: dict[str, str] = {}
+        study_uid = metadata.key.study_uid
+        async for info in self._bucket.list(study_prefix(study_uid)):
+            parsed = parse_object_key(info.key)
+            if parsed is None or parsed[1] is not SeriesObject.METADATA:
+                continue
+            if parsed[0] != metadata.key:
+                read = await self._bucket.read(info.key)
+                other = await asyncio.to_thread(parse_series_metadata, bytes(read.data), parsed[0])
+                _collect(other, known)
+        _collect(metadata, known)
+        return UidMap(known, self._state.uid_key())
+
+
+def _collect(metadata: SeriesMetadata, known: dict[str, str]) -> None:
+    for uid, entry in metadata.entries.items():
+        known[original_uid(uid, entry)] = uid
+        try:
+            originals = entry.original_uids()
+        except InstanceUnreadable:
+            continue
+        if originals.study_uid:
+            known[originals.study_uid] = metadata.key.study_uid
+        if originals.series_uid:
+            known[originals.series_uid] = metadata.key.series_uid
+
+
+class BuildProcess:
+    """Quick builds here, deep ones in one process of their own, which opens the bucket again by its URL."""
+
+    def __init__(self, indexer: Indexer, bucket_url: str, state_base: Path, root: str) -> None:
+        self._indexer = indexer
+        self._arguments = (bucket_url, state_base, root)
+        self._pool: ProcessPoolExecutor | None = None
+
+    async def build(self, key: SeriesKey, depth: Depth) -> None:
+        """As `Indexer.build`; a process that dies (out of memory, say) costs this series an error and no other."""
+        if depth == "quick":
+            return await self._indexer.build(key, depth)
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._executor(), _build_in_process, *self._arguments, key, depth)
+        except BrokenProcessPool as error:
+            self.close()
+            raise StorageError(f"the process that read the headers of {key} died") from error
+        return None
+
+    def close(self) -> None:
+        """Stop the process; what it was building is left out."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _executor(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn"))
+        return self._pool
+
+
+def _build_in_process(bucket_url: str, state_base: Path, root: str, key: SeriesKey, depth: Depth) -> None:
+    async def build() -> None:
+        bucket = open_bucket(bucket_url)
+        try:
+            await Indexer(bucket, StateFolder(state_base, bucket.url), root=root).build(key, depth)
+        finally:
+            await bucket.close()
+
+    asyncio.run(build())

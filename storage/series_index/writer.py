@@ -1,0 +1,214 @@
+"""Builds a series index file in bounded memory: instances arrive one after the other, blocks leave as they fill."""
+
+import os
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import BinaryIO
+
+import msgspec
+import zstandard
+
+from storage.keys import SeriesKey
+from storage.series_index import layout
+from storage.series_index.layout import BROKEN, HAS_CRC, PROVEN, RECORD, Block, Header, Hint, Section
+from storage.series_index.splice import DEFLATE_LEVEL, ZSTD_LEVEL
+
+BLOCK_INSTANCES = 64
+BLOCK_BYTES = 1 << 20
+"""A block is closed when it holds this many instances, or this many bytes of JSON: one instance costs one block."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexedInstance:
+    """Everything the index keeps of one instance but its JSON."""
+
+    uid: str
+    """The UID by which the outside world names it."""
+    start: int
+    size: int
+    crc32c: int | None
+    transfer_syntax_uid: str | None
+    row: bytes
+    """Finished answer of an instance search, links rootless."""
+    kept: bytes
+    """JSON object of the attributes of the instance level."""
+    locator: bytes | None = None
+    """Proven and located; None leaves it unproven."""
+    hint: Hint | None = None
+    problem: str | None = None
+    """Why it cannot be served: its bytes are not those of this instance, or cannot be read."""
+
+
+@dataclass(slots=True)
+class IndexWriter:
+    """Writes one file; `finish` puts it in place atomically, `discard` leaves nothing behind."""
+
+    path: Path
+    key: SeriesKey
+    metadata_version: str
+    tar_version: str | None
+    depth: layout.Depth
+    root: str
+    is_deid: bool
+    _file: BinaryIO = field(init=False)
+    _temporary: Path = field(init=False)
+    _crc: int = field(init=False, default=0)
+    _position: int = field(init=False, default=0)
+    _blocks: list[Block] = field(init=False, default_factory=list)
+    _open_block: "_OpenBlock | None" = field(init=False, default=None)
+    _records: bytearray = field(init=False, default_factory=bytearray)
+    _uids: list[str] = field(init=False, default_factory=list)
+    _syntaxes: dict[str, int] = field(init=False, default_factory=dict)
+    _unknown_syntax: list[int] = field(init=False, default_factory=list)
+    _parts: dict[str, bytearray] = field(init=False)
+    _has_metadata: bool = field(init=False, default=True)
+
+    def __post_init__(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = NamedTemporaryFile(dir=self.path.parent, prefix=".building-", delete=False)  # type: ignore[assignment]  # noqa: SIM115 -- lives as long as the writer; a wrapper of a BinaryIO
+        self._temporary = Path(self._file.name)
+        self._parts = {name: bytearray() for name in ("locators", "rows", "kept", "problems", "hints")}
+        self._write(layout.MAGIC)
+
+    def add(self, instance: IndexedInstance, json_chunks: Iterable[bytes] | None) -> None:
+        """Take the next instance, in the order of the answers; `json_chunks` None: only a deep build can tell it."""
+        block, block_offset, json_length = layout.NO_BLOCK, 0, 0
+        if json_chunks is None:
+            self._has_metadata = False
+        else:
+            block, block_offset, json_length = self._add_json(len(self._uids), json_chunks)
+        flags = (
+            (HAS_CRC if instance.crc32c is not None else 0)
+            | (PROVEN if instance.locator is not None else 0)
+            | (BROKEN if instance.problem is not None else 0)
+        )
+        self._records += RECORD.pack(
+            instance.start,
+            instance.size,
+            instance.crc32c or 0,
+            flags,
+            self._syntax(instance.transfer_syntax_uid),
+            *self._put("locators", instance.locator),
+            *self._put("rows", instance.row),
+            *self._put("kept", instance.kept),
+            *self._put("problems", instance.problem.encode() if instance.problem is not None else None),
+            *self._put("hints", msgspec.msgpack.encode(instance.hint) if instance.hint is not None else None),
+            block,
+            block_offset,
+            json_length,
+        )
+        self._uids.append(instance.uid)
+
+    def finish(self, *, shared: bytes, sop_classes: Iterable[str]) -> None:
+        """Close the file and put it in the place of an older one.
+
+        Args:
+            shared: JSON object of the patient, study and series attributes.
+        """
+        self._close_block()
+        sections = {name: self._section(bytes(part)) for name, part in self._parts.items()}
+        header = Header(
+            format=layout.FORMAT,
+            study_uid=self.key.study_uid,
+            series_uid=self.key.series_uid,
+            metadata_version=self.metadata_version,
+            tar_version=self.tar_version,
+            depth=self.depth,
+            root=self.root,
+            is_deid=self.is_deid,
+            count=len(self._uids),
+            has_metadata=self._has_metadata,
+            transfer_syntaxes=list(self._syntaxes),
+            sop_classes=sorted(sop_classes),
+            blocks=self._blocks,
+            shared=shared,
+            uids=self._section("\n".join(self._uids).encode()),
+            records=self._section(bytes(self._records)),
+            **sections,
+        )
+        encoded = msgspec.msgpack.encode(header)
+        start = self._position
+        self._write(encoded)
+        self._file.write(layout.FOOTER.pack(start, len(encoded), self._crc, layout.FOOTER_MAGIC))
+        self._file.close()
+        os.replace(self._temporary, self.path)
+
+    def discard(self) -> None:
+        """Forget the file; harmless after `finish`."""
+        self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+    def _syntax(self, uid: str | None) -> int:
+        return 0xFFFF if uid is None else self._syntaxes.setdefault(uid, len(self._syntaxes))
+
+    def _put(self, section: str, data: bytes | None) -> tuple[int, int]:
+        if data is None:
+            return 0, 0
+        part = self._parts[section]
+        part += data
+        return len(part) - len(data), len(data)
+
+    def _add_json(self, ordinal: int, chunks: Iterable[bytes]) -> tuple[int, int, int]:
+        if self._open_block is None:
+            self._open_block = _OpenBlock(first=ordinal)
+        block = self._open_block
+        offset = block.begin_instance()
+        for chunk in chunks:
+            block.feed(chunk)
+        index, length = len(self._blocks), block.raw_length - offset
+        if block.count >= BLOCK_INSTANCES or block.raw_length >= BLOCK_BYTES:
+            self._close_block()
+        return index, offset, length
+
+    def _close_block(self) -> None:
+        block, self._open_block = self._open_block, None
+        if block is None:
+            return
+        zstd, deflate = block.finish()
+        self._blocks.append(
+            Block(block.first, block.count, block.raw_length, block.crc, self._section(zstd), self._section(deflate))
+        )
+
+    def _section(self, data: bytes) -> Section:
+        start = self._position
+        self._write(data)
+        return Section(start, len(data))
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._crc = zlib.crc32(data, self._crc)
+        self._position += len(data)
+
+
+class _OpenBlock:
+    """A block being filled: both compressors are fed, only compressed bytes are kept."""
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+        self.count = 0
+        self.raw_length = 0
+        self.crc = 0
+        self._zstd = zstandard.ZstdCompressor(level=ZSTD_LEVEL).compressobj()
+        self._deflate = zlib.compressobj(DEFLATE_LEVEL, zlib.DEFLATED, -15)
+        self._zstd_out: list[bytes] = []
+        self._deflate_out: list[bytes] = []
+
+    def begin_instance(self) -> int:
+        if self.count:
+            self.feed(b",")
+        self.count += 1
+        return self.raw_length
+
+    def feed(self, chunk: bytes) -> None:
+        self.raw_length += len(chunk)
+        self.crc = zlib.crc32(chunk, self.crc)
+        self._zstd_out.append(self._zstd.compress(chunk))
+        self._deflate_out.append(self._deflate.compress(chunk))
+
+    def finish(self) -> tuple[bytes, bytes]:
+        self._zstd_out.append(self._zstd.flush())
+        self._deflate_out.append(self._deflate.flush(zlib.Z_FULL_FLUSH))
+        return b"".join(self._zstd_out), b"".join(self._deflate_out)
