@@ -25,7 +25,7 @@ from rich.progress import (
 from rich.table import Table
 
 from storage.bucket import Bucket, open_bucket
-from storage.errors import StorageError
+from storage.errors import StorageError, StorageUnavailable
 from storage.ingest import Outcome, Report, SilentProgress
 from storage.ingest import Progress as IngestProgress
 from storage.ingest import ingest as run_ingest
@@ -33,21 +33,8 @@ from storage.ingest import ingest as run_ingest
 MAX_LISTED = 20
 """Refused files that the table names; `--json` names all."""
 
-HELP = """Store DICOM files as Cloud Optimized DICOM, one tar per series.
-
-Reads every file under SOURCE (whatever its name), groups the files into series, and writes each series that the
-datastore does not hold yet, bit for bit. Files that are not DICOM are listed and left alone. A series that is already
-stored is not touched.
-
-\b
-Examples:
-  codweb ingest ./dicom --to ./datastore
-  codweb ingest scan1/ scan2/ extra.dcm --to ./datastore
-  codweb ingest ./dicom --to ./datastore --dry-run
-  codweb ingest ./dicom --to ./datastore --json > report.json
-
-The exit code is 0 if everything is stored, 1 if something was refused or is in conflict; the report says what.
-"""
+MAX_SERIES_LISTED = 50
+"""Series that the table shows, those with something to say first; `--json` names all."""
 
 
 def ingest(
@@ -56,13 +43,31 @@ def ingest(
     json_report: Annotated[bool, typer.Option("--json", help="Print one JSON report instead of a table.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be stored, and write nothing.")] = False,
 ) -> None:
-    """Run the command; `HELP` is what its users read."""
+    """Store DICOM files as Cloud Optimized DICOM, one tar per series.
+
+    \b
+    Reads every file under SOURCE, whatever its name, groups the files into
+    series, and writes each series that the datastore does not hold yet, bit
+    for bit. Files that are not DICOM are listed and left alone. A series that
+    is stored already is not touched.
+
+    \b
+    Examples:
+      codweb ingest ./dicom --to ./datastore
+      codweb ingest scan1/ scan2/ extra.dcm --to ./datastore
+      codweb ingest ./dicom --to ./datastore --dry-run
+      codweb ingest ./dicom --to ./datastore --json > report.json
+
+    \b
+    The exit code is 0 if everything is stored, and 1 if something was refused
+    or is in conflict; the report says what.
+    """
     console, errors = Console(), Console(stderr=True)
     try:
-        bucket = open_bucket(to, create=not dry_run)
+        bucket = _open(to, dry_run=dry_run)
         with _progress(errors) as progress:
             report = asyncio.run(_run(sources, bucket, progress, dry_run=dry_run))
-    except (StorageError, ValueError) as error:
+    except StorageError as error:
         errors.print(f"codweb ingest: {error}", markup=False, highlight=False)
         raise typer.Exit(1) from error
     if json_report:
@@ -74,6 +79,15 @@ def ingest(
         errors.print(f"codweb ingest: no readable DICOM file under {named}", markup=False, highlight=False)
     if not report.is_clean or not report.series:
         raise typer.Exit(1)
+
+
+def _open(to: str, *, dry_run: bool) -> Bucket:
+    if dry_run and "://" not in to and to and not Path(to).exists():
+        return open_bucket("memory://dry-run")  # what is not there answers as what is empty
+    try:
+        return open_bucket(to, create=not dry_run)
+    except ValueError as error:
+        raise StorageUnavailable(str(error)) from error
 
 
 async def _run(sources: list[Path], bucket: Bucket, progress: IngestProgress, *, dry_run: bool) -> Report:
@@ -106,7 +120,7 @@ class _Bars:
             self._bars.remove_task(self._task)
         self._counts_bytes = size is not None
         done = (DownloadColumn(), TransferSpeedColumn()) if self._counts_bytes else (MofNCompleteColumn(),)
-        rate = TextColumn("{task.fields[files_done]} files, {task.fields[files_rate]}")
+        rate = TextColumn("{task.fields[files_done]} files {task.fields[files_rate]}")
         self._bars.columns = (TextColumn("{task.description}"), BarColumn(), *done, rate, TimeRemainingColumn(),
                               TimeElapsedColumn())  # fmt: skip
         total = size if size is not None else files
@@ -117,7 +131,7 @@ class _Bars:
             return
         task = self._bars.tasks[-1]
         files_done = int(task.fields["files_done"]) + files
-        rate = f"{files_done / task.elapsed:,.0f}/s" if task.elapsed else ""
+        rate = f"({files_done / task.elapsed:,.0f}/s)" if task.elapsed else ""
         step = size if self._counts_bytes else files
         self._bars.update(self._task, advance=step, files_done=files_done, files_rate=rate)
 
@@ -127,10 +141,13 @@ def _print_report(console: Console, report: Report) -> None:
         table = Table(title="Series", title_justify="left")
         for name in ("Study", "Series", "Instances", "Outcome"):
             table.add_column(name, overflow="fold", justify="right" if name == "Instances" else "left")
-        for note in report.series:
+        notes = sorted(report.series, key=lambda note: note.message is None)
+        for note in notes[:MAX_SERIES_LISTED]:
             outcome = note.outcome.value if note.message is None else f"{note.outcome.value}: {note.message}"
             table.add_row(note.study_uid, note.series_uid, f"{note.instances:,}", escape(_printable(outcome)))
         console.print(table)
+        if len(notes) > MAX_SERIES_LISTED:
+            console.print(f"… and {len(notes) - MAX_SERIES_LISTED:,} more series; --json lists all", highlight=False)
     for title, lines in (
         ("refused", [f"{item.path}: {item.reason}" for item in report.refused]),
         ("conflict, same SOP Instance UID and other bytes than a file before", [item.path for item in report.conflict]),

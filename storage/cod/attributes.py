@@ -108,8 +108,5 @@ def _members(stored: bytes) -> dict[str, msgspec.Raw]:
             return _MEMBERS.decode(stored)
         except msgspec.DecodeError:
             return _MEMBERS.decode(strict_json(stored))
-    except (
-        ValueError,
-        RecursionError,
-    ):  # errors of msgspec and Unicode are ValueErrors; their messages may quote values
+    except (ValueError, RecursionError):  # msgspec's and Unicode's are ValueErrors, and may quote values: not chained
         raise Malformed("no object that can be read") from None

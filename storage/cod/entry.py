@@ -128,25 +128,17 @@ class Entry:
         return tar + ".tar" != key.tar and not (tar + ".tar").endswith("/" + key.tar)
 
     def _unpack(self, stored: bytes, limits: Limits) -> bytes:
-        """Base64, then zstd, neither of them trusted about its size."""
+        """Base64, then one zstd frame. Left to itself, zstandard allocates whatever size the frame declares."""
         try:
             blob = msgspec.json.decode(stored, type=bytes)
-            declared = zstandard.frame_content_size(blob)
+            declared = zstandard.frame_content_size(blob)  # -1: not declared, and max_output_size holds instead
             if declared > limits.max_instance_bytes:
                 raise self._unreadable(f"metadata declares {declared} bytes, more than {limits.max_instance_bytes}")
-            if declared >= 0:
-                return zstandard.ZstdDecompressor().decompress(blob, allow_extra_data=False)
-            return self._unpack_undeclared(blob, limits)
-        except (ValueError, zstandard.ZstdError, MemoryError) as error:  # binascii.Error, DecodeError are ValueErrors
-            raise self._unreadable("metadata is damaged") from error
-
-    def _unpack_undeclared(self, blob: bytes, limits: Limits) -> bytes:
-        """A frame that does not declare its size: read no further than one byte beyond the limit."""
-        with zstandard.ZstdDecompressor().stream_reader(blob) as reader:
-            data = reader.read(limits.max_instance_bytes + 1)
-        if len(data) > limits.max_instance_bytes:
-            raise self._unreadable(f"metadata unpacks to more than {limits.max_instance_bytes} bytes")
-        return data
+            return zstandard.ZstdDecompressor().decompress(
+                blob, max_output_size=limits.max_instance_bytes, allow_extra_data=False
+            )
+        except (ValueError, zstandard.ZstdError, MemoryError) as error:  # msgspec.DecodeError is a ValueError
+            raise self._unreadable("metadata is damaged, or larger than allowed") from error
 
     def _unreadable(self, reason: str) -> InstanceUnreadable:
         return InstanceUnreadable(f"instance {self.instance_uid_key}: {reason}")

@@ -35,8 +35,10 @@ ENVELOPE_DEPTH = 3
 _DOCUMENT = ("study_uid", "series_uid", "deid_study_uid", "deid_series_uid", "cod", "thumbnail")
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
-# Everything up to the next bracket outside of strings: one step of Python per bracket, not per token.
-_RUN = re.compile(rb'[^"{}\[\]]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"?[^"{}\[\]]*+)*+([{}\[\]])', re.DOTALL)
+# Everything up to the next bracket outside of strings, or to the end: one step of Python per bracket, not per token. It
+# matches wherever it starts, so that no byte is looked at twice.
+_RUN = re.compile(rb'[^"{}\[\]]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"?[^"{}\[\]]*+)*+([{}\[\]]?)', re.DOTALL)
+_DEEPER = {b"{": 1, b"[": 1, b"}": -1, b"]": -1, b"": 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,16 +140,12 @@ def _check_member_count(text: bytes, key: SeriesKey, limits: Limits) -> None:
         return
     most = limits.max_instances * 4
     depth = colons = 0
-    position = 0
     for run in _RUN.finditer(text):
         if depth <= ENVELOPE_DEPTH:
-            colons += text.count(b":", position, run.end())
+            colons += text.count(b":", run.start(), run.end())
             if colons > most:
                 raise CorruptSeries(f"{key}: metadata.json has more than {most} members")
-        position = run.end()
-        depth += 1 if run[1] in b"{[" else -1
-    if depth <= ENVELOPE_DEPTH and colons + text.count(b":", position) > most:
-        raise CorruptSeries(f"{key}: metadata.json has more than {most} members")
+        depth += _DEEPER[run[1]]
 
 
 def _root(text: bytes, key: SeriesKey) -> dict[str, msgspec.Raw]:

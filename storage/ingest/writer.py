@@ -99,9 +99,13 @@ async def write_series(
         await _refuse_stored(bucket, planned.key)  # again, for now nobody else can be writing it
         await job.write(lock)
     except BaseException as error:
-        if job.is_tar_complete:
-            raise _unfinished(planned.key, error) from error
-        await lock.release(bucket)
+        if not job.is_tar_complete:
+            await lock.release(bucket)
+        elif isinstance(error, Exception):
+            raise SeriesUnfinished(
+                f"{planned.key} is unfinished: {error}. Some of its objects may be there, "
+                f"so its lock was left in place: check them, then remove {planned.key.lock}"
+            ) from error
         raise
     complaint = await _finish(bucket, lock, on_series)
     return WrittenSeries(tuple(each.file for each in descriptions), refused, complaint)
@@ -115,15 +119,6 @@ async def _acquire(bucket: Bucket, series: SeriesKey, body: bytes) -> SeriesLock
     except asyncio.CancelledError:
         await (await acquiring).release(bucket)
         raise
-
-
-def _unfinished(series: SeriesKey, error: BaseException) -> BaseException:
-    if not isinstance(error, Exception):
-        return error  # a cancellation stays one; the lock tells the rest
-    return SeriesUnfinished(
-        f"{series} is unfinished: {error}. Its tar may be there and its metadata.json is not, "
-        f"so readers do not see it; the lock {series.lock} was left in place"
-    )
 
 
 async def _finish(bucket: Bucket, lock: SeriesLock, on_series: OnSeries | None) -> str | None:

@@ -1,0 +1,125 @@
+"""The lock of a series: one winner, a name for the others, and no write without it."""
+
+import asyncio
+import gzip
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from storage.bucket.folder import FolderBucket
+from storage.bucket.memory import MemoryBucket
+from storage.cod.lock import MAX_BODY_BYTES, LockOwner, acquire_lock, describe_lock, read_owner
+from storage.cod.writing import encode_series
+from storage.errors import SeriesLocked
+from storage.keys import SeriesKey
+
+SERIES = SeriesKey("1.2.826.0.1.1", "1.2.826.0.1.2")
+NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+
+
+def body() -> bytes:
+    owner = LockOwner.this_process()
+    return encode_series(SERIES, [], datastore_url="memory://", modified=NOW, owner=owner)
+
+
+async def test_lock_names_its_holder() -> None:
+    bucket = MemoryBucket()
+
+    await acquire_lock(bucket, SERIES, body())
+
+    with pytest.raises(SeriesLocked, match=rf"codweb ingest \(process {os.getpid()} on host .* since 20"):
+        await acquire_lock(bucket, SERIES, body())
+
+
+async def test_one_of_sixteen_gets_the_lock(tmp_path: Path) -> None:
+    for bucket in (MemoryBucket(), FolderBucket(tmp_path)):
+        results = await asyncio.gather(
+            *(acquire_lock(bucket, SERIES, body()) for _ in range(16)), return_exceptions=True
+        )
+
+        assert sum(isinstance(result, SeriesLocked) for result in results) == 15
+        await bucket.close()
+
+
+async def test_released_lock_can_be_taken_again() -> None:
+    bucket = MemoryBucket()
+
+    lock = await acquire_lock(bucket, SERIES, body())
+    await lock.release(bucket)
+
+    assert await acquire_lock(bucket, SERIES, body())
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+async def test_lost_lock_is_noticed_and_not_deleted(is_replaced: bool) -> None:
+    bucket = MemoryBucket()
+    lock = await acquire_lock(bucket, SERIES, body())
+    await bucket.delete(SERIES.lock)
+    if is_replaced:
+        await bucket.create(SERIES.lock, b"somebody else's")
+
+    with pytest.raises(SeriesLocked):
+        await lock.verify(bucket)
+    with pytest.raises(SeriesLocked):
+        await lock.release(bucket)
+
+    if is_replaced:
+        assert (await bucket.read(SERIES.lock)).data == b"somebody else's"
+
+
+def test_lock_of_the_published_library_counts_and_names_nobody(data_folder: Path) -> None:
+    locks = sorted((data_folder / "cod").rglob(".gradient.lock"))
+
+    assert len(locks) >= 2
+    assert [read_owner(path.read_bytes()) for path in locks] == [None] * len(locks)
+
+
+def test_lock_body_is_what_the_published_library_would_parse() -> None:
+    parsed = json.loads(gzip.decompress(body()))
+
+    assert parsed["study_uid"] == SERIES.study_uid
+    assert parsed["series_uid"] == SERIES.series_uid
+    assert parsed["cod"] == {"instances": {}}
+    assert parsed["codweb"]["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        b"",
+        b"\x1f\x8b",
+        b"\x1f\x8bnonsense",
+        b"[" * 100_000,
+        gzip.compress(b'{"codweb":' + b"[" * 100_000),
+        b'{"codweb":{"owner":"\xff"}}',
+        b'{"codweb":{"owner":1}}',
+        b'{"codweb":[]}',
+    ],
+)
+async def test_unreadable_lock_is_still_a_lock(hostile: bytes) -> None:
+    bucket = MemoryBucket()
+    await bucket.create(SERIES.lock, hostile)
+
+    assert read_owner(hostile) is None
+    with pytest.raises(SeriesLocked, match="does not say by whom"):
+        await acquire_lock(bucket, SERIES, body())
+
+
+def test_lock_bomb_is_inflated_within_bounds() -> None:
+    bomb = gzip.compress(bytes(MAX_BODY_BYTES + (16 << 20)), compresslevel=1)
+
+    assert read_owner(bomb) is None
+
+
+async def test_control_characters_of_a_lock_do_not_reach_the_terminal() -> None:
+    bucket = MemoryBucket()
+    owner = {"owner": "\x1b[31mevil\n", "host": "h" * 1000, "boot_id": "", "pid": 1, "since": "\r"}
+    await bucket.create(SERIES.lock, json.dumps({"codweb": owner}).encode())
+
+    message = await describe_lock(bucket, SERIES)
+
+    assert message.isprintable()
+    assert len(message) < 1000
