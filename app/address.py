@@ -1,7 +1,7 @@
 """Addresses: the URL under which a client reached this server, and the UIDs and frame lists in its paths.
 
-Absolute links (RetrieveURL, BulkDataURI, Content-Location) must work from where the client sits. A configured public URL
-is the surest; else a trusted proxy says how it was asked (`Forwarded`, RFC 7239, or `X-Forwarded-*`); else the Host
+Absolute links (RetrieveURL, BulkDataURI, Content-Location) must work from where the client sits. A configured public
+URL is the surest; else a trusted proxy says how it was asked (`Forwarded`, RFC 7239, or `X-Forwarded-*`); else the Host
 header does. dicomweb-client (Python) sends Host without the port, so the listening port is filled in.
 Whatever is built from a header is checked against a narrow grammar and the allowed hosts: such links end in caches.
 """
@@ -219,7 +219,7 @@ def _is_allowed(host: _Host, allowed_hosts: Sequence[str]) -> bool:
         allowed = entry.lower().rstrip(".")
         if allowed == "*" or allowed in (host.name, host.name.strip("[]"), f"{host.name}:{host.port}"):
             return True
-        if allowed.startswith("*.") and host.name.endswith(allowed[1:]) and host.name != allowed[1:]:
+        if allowed.startswith("*.") and host.name.endswith(allowed[1:]):
             return True
     return False
 
