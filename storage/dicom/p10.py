@@ -113,9 +113,6 @@ class Header:
         return self.number_of_frames or 1
 
 
-PixelHeader = Header
-
-
 def is_encapsulated(transfer_syntax_uid: str) -> bool | None:
     """Whether pixel data of this transfer syntax is encapsulated; None for private and unknown ones: ask the data.
 
