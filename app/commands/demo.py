@@ -13,24 +13,24 @@ from app.demo.contents import CONTENTS, Making
 from storage.bucket import Bucket, open_bucket
 from storage.errors import StorageError
 
-HELP = """Make a datastore of synthetic studies.
-
-Four studies of nobody: a CT of a head with a report and a PDF, MR volumes of the same head, an ultrasound cine, and a
-stained slide. A demo that is there is left alone, one that was broken off is completed; a folder that holds anything
-else is refused.
-
-\b
-Examples:
-  codweb demo ./demo-datastore
-  codweb serve ./demo-datastore
-"""
-
 
 def demo(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Datastore to make: a new or empty folder.")],
     force: Annotated[bool, typer.Option("--force", help="Make the demo anew, also where it is there.")] = False,
 ) -> None:
-    """Run the command; `HELP` is what its users read."""
+    """Make a datastore of synthetic studies, to try the server with.
+
+    \b
+    Four studies of nobody: a CT of a head with a report and a PDF, MR volumes
+    of the same head, an ultrasound cine, and a stained slide. A demo that is
+    there is left alone, one that was broken off is completed, and a folder
+    that holds anything else is refused.
+
+    \b
+    Examples:
+      codweb demo ./demo-datastore
+      codweb serve ./demo-datastore
+    """
     console, errors = Console(), Console(stderr=True)
     began = time.monotonic()
     total = sum(making.instances for making in CONTENTS)

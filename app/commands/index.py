@@ -16,18 +16,6 @@ from storage.errors import StorageError
 from storage.indexing.summary import summary_of
 from storage.keys import SeriesKey
 
-HELP = """Fill the catalogue and build the series indexes of a datastore, ahead of serving it.
-
-Only what changed since the last run is read; interrupt it at any time, the next run goes on. Series indexes are built
-deep: every P10 header is read from the tar, every instance proven, every frame located.
-
-\b
-Examples:
-  codweb index ./datastore
-  codweb index ./datastore --watch
-  codweb index ./datastore --catalogue-only
-"""
-
 
 def index(
     datastore: Annotated[str, typer.Argument(help="The datastore: a folder that holds studies/.")] = "",
@@ -37,7 +25,17 @@ def index(
     ] = False,
     state: Annotated[Path | None, typer.Option(help="Folder for derived state.")] = None,
 ) -> None:
-    """Run the command; `HELP` is what its users read."""
+    """Fill the catalogue and build the series indexes of a datastore, ahead of serving it.
+
+    Only what changed since the last run is read; interrupt it at any time, the next run goes on. Series indexes are built
+    deep: every P10 header is read from the tar, every instance proven, every frame located.
+
+    \b
+    Examples:
+      codweb index ./datastore
+      codweb index ./datastore --watch
+      codweb index ./datastore --catalogue-only
+    """
     console = Console(stderr=True)
     try:
         settings = read_settings(datastore=datastore or None, state_dir=state)

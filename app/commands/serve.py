@@ -17,21 +17,6 @@ from app.settings import Settings, refuse_unknown_variables
 from storage.bucket import open_bucket
 from storage.errors import StorageError
 
-HELP = """Serve a datastore over DICOMweb.
-
-DATASTORE is a folder that holds studies/. Instances, frames and metadata are served at once; searches fill as the
-datastore is looked over, and a second visit finds them ready. Nothing is written to the datastore: what is derived lies
-in the state folder and may be deleted at any time.
-
-\b
-Examples:
-  codweb serve ./datastore
-  codweb serve ./datastore --port 9000
-  CODWEB_PUBLIC_URL=https://pacs.example.org/dicomweb codweb serve /data
-
-Every setting is an environment variable; config/codweb.env.example lists them with their defaults.
-"""
-
 
 def serve(
     datastore: Annotated[str, typer.Argument(help="The datastore: a folder that holds studies/.")] = "",
@@ -39,7 +24,20 @@ def serve(
     port: Annotated[int | None, typer.Option(help="TCP port (default 8042); 0 takes a free one.")] = None,
     state: Annotated[Path | None, typer.Option(help="Folder for derived state.")] = None,
 ) -> None:
-    """Run the command; `HELP` is what its users read."""
+    """Serve a datastore over DICOMweb.
+
+    DATASTORE is a folder that holds studies/. Instances, frames and metadata are served at once; searches fill as the
+    datastore is looked over, and a second visit finds them ready. Nothing is written to the datastore: what is derived lies
+    in the state folder and may be deleted at any time.
+
+    \b
+    Examples:
+      codweb serve ./datastore
+      codweb serve ./datastore --port 9000
+      CODWEB_PUBLIC_URL=https://pacs.example.org/dicomweb codweb serve /data
+
+    Every setting is an environment variable; config/codweb.env.example lists them with their defaults.
+    """
     console = Console(stderr=True)
     try:
         settings = read_settings(datastore=datastore or None, host=host, port=port, state_dir=state)
@@ -55,6 +53,7 @@ def serve(
         create_app(settings),
         log_config=None,
         access_log=False,  # paths and queries name patients
+        proxy_headers=False,  # `CODWEB_TRUSTED_PROXIES` decides, not uvicorn's default
         timeout_graceful_shutdown=10,
         server_header=False,
     )

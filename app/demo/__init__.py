@@ -2,7 +2,7 @@
 
     identity.py    which studies and series there are, their UIDs, and the attributes that every instance shares
     codes.py       coded entries
-    noise.py       smooth noise, the same on every machine
+    noise.py       smooth noise
     phantom.py     a head as a map of tissues in millimetres
     volumes.py     CT and MR of that head: single frames, and one enhanced multi-frame
     cine.py        an ultrasound sector with a beating chamber: multi-frame, RLE
@@ -12,5 +12,5 @@
     contents.py    all of it, series by series
     build.py       the demo as a datastore, by way of ingest
 
-The same release makes the same pixels and UIDs every time. Nothing in it comes from a person.
+UIDs are the same wherever it is made, so a datastore can be recognised as the demo. Nothing in it comes from a person.
 """

@@ -25,7 +25,7 @@ from storage.dicom.survey import (
 )
 from storage.dicom.text import DEFAULT_CHARACTER_SET, CharacterSet
 from storage.dicom.values import encoders, json_string, little_endian_bytes
-from storage.dicom.vr import BULK_VRS, is_private
+from storage.dicom.vr import BULK_VRS, STANDARD_VRS, is_private
 from storage.dicom.window import Window
 from storage.errors import InstanceUnreadable
 
@@ -51,6 +51,7 @@ class JsonOptions:
             may hold UIDs that it cannot reach: with it they always become bulk data, which the archive withholds.
         extra: finished JSON objects (`{"vr":…}`) of top-level attributes, put in their sorted place; they win.
         include_file_meta: begin with group 0002.
+        only: leave out every other top-level attribute.
     """
 
     bulkdata_base: str
@@ -58,6 +59,7 @@ class JsonOptions:
     map_uid: Callable[[str], str] | None = None
     extra: Mapping[int, bytes] = field(default_factory=dict)
     include_file_meta: bool = False
+    only: frozenset[int] | None = None
 
 
 class LateCharacterSet(Exception):
@@ -97,6 +99,7 @@ class AttributeEncoder:
         self._window = window
         self._little_endian = little_endian
         self._options = options
+        self._maps_uids = options.map_uid is not None
         self._base = json_string(options.bulkdata_base)[1:-1]
         self._encoders = encoders(little_endian=little_endian, map_uid=options.map_uid)
         self._events = events
@@ -150,6 +153,8 @@ class AttributeEncoder:
             MissingBytes: the window lacks the value, and it is not bulk data.
             LateCharacterSet: start again, with a survey.
         """
+        if self._maps_uids and STANDARD_VRS.get(tag) == "UI":
+            vr = "UI"  # whatever VR the file gives it
         encode = self._encoders.get(vr)
         if encode is None or not 0 < stop - start <= MAX_INLINE_BYTES or tag in _SINGULAR or not tag & 0xFFFF:
             return self._singular(tag, vr, start, stop)
@@ -207,7 +212,7 @@ class AttributeEncoder:
         is_inline = length <= self._options.bulk_threshold_bytes
         if tag in _PALETTES:
             is_inline = is_inline or length <= MAX_INLINE_PALETTE_BYTES
-        elif self._options.map_uid is not None and (vr == "UN" or is_private(tag)):
+        elif self._maps_uids and (vr == "UN" or is_private(tag)):
             is_inline = False
         if not is_inline:
             return self._bulkdata(tag, vr)

@@ -23,6 +23,8 @@ def frame_range(locator: PixelLocator, frame_index: int) -> ByteRange:
         FrameNotFound: there is no such frame.
         InstanceUnreadable: NumberOfFrames promises it, and the stored bytes do not hold it for certain.
     """
+    if locator.stored_kind is PixelKind.DOUBTFUL:
+        raise InstanceUnreadable("the stored structure leaves it in doubt which bytes are which frame")
     if locator.kind is PixelKind.NONE and locator.is_cut:
         raise InstanceUnreadable("the file ends within a data element, before any pixel data")
     if not 0 <= frame_index < locator.frame_count:

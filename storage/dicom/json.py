@@ -117,7 +117,7 @@ class _Assembly:
         for kind, tag, vr, start, stop in self._events():
             if kind == _ELEMENT:
                 piece = None if tag < _AFTER_FILE_META and is_left_out(tag) else encoder.member(tag, vr, start, stop)
-                if piece is None:
+                if piece is None or (not outer and self._is_unwanted(tag)):
                     continue
                 members[tag] = piece
             elif kind == _ITEM:
@@ -133,8 +133,8 @@ class _Assembly:
                     sequences[-1].items.append(piece)
             elif kind == _SEQUENCE:
                 encoder.begin_sequence(tag)
-                is_overridden = not outer and tag in self._extra
-                sequences.append(_Sequence(tag, is_left_out=is_overridden or is_left_out(tag)))
+                is_unwanted = not outer and (tag in self._extra or self._is_unwanted(tag))
+                sequences.append(_Sequence(tag, is_left_out=is_unwanted or is_left_out(tag)))
                 continue
             else:
                 encoder.end_sequence()
@@ -152,6 +152,9 @@ class _Assembly:
                     pending = 0
         rest = self._taken_below(_BEYOND_ALL_TAGS)
         yield from _sliced((rest if self._separator == b"," else b"{") + b"}")
+
+    def _is_unwanted(self, tag: int) -> bool:
+        return self._options.only is not None and tag not in self._options.only
 
     def _taken(self, tag: int, sequences: list[_Sequence]) -> bytes:
         """What is finished, up to the member `tag`, or to the last item of the sequence that is open."""

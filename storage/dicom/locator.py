@@ -23,6 +23,8 @@ class PixelKind(IntEnum):
     ENCAPSULATED = 2
     DEFLATED = 3
     """The whole data set is one deflate stream: positions are those of the inflated data set (PS3.5 §A.5)."""
+    DOUBTFUL = 4
+    """There are pixels, and no telling with certainty which bytes are which frame."""
 
 
 def no_spans() -> array[int]:
@@ -40,6 +42,7 @@ class PixelLocator:
       also holds the sequence delimiter, and may run on to the end of the instance. 0 and 0: this frame is in doubt.
       A video is one frame. The value without its end known has value_stop at the end of the instance.
     - DEFLATED: as `inner_kind`, within the inflated data set.
+    - DOUBTFUL: nothing more is known.
     - NONE: no pixel data, or none any more if `is_cut`: the file ends within an element.
     """
 
@@ -99,7 +102,7 @@ class PixelLocator:
         size = (frames + 1 if is_chained else 2 * frames) * width
         if PixelKind.ENCAPSULATED not in (kind, inner):
             size = 0
-        if magic != _MAGIC or max(kind, inner) > PixelKind.DEFLATED or len(data) != _FIXED.size + size or start > stop:
+        if magic != _MAGIC or max(kind, inner) > PixelKind.DOUBTFUL or len(data) != _FIXED.size + size or start > stop:
             raise InstanceUnreadable("the stored pixel locator is damaged or of another version")
         positions = array("Q" if flags & 4 else "I")
         positions.frombytes(memoryview(data)[_FIXED.size :])

@@ -75,7 +75,7 @@ class Found(NamedTuple):
 class _Frame:
     """A sequence or data set that is open; `end` is the enclosing end where its own length is undefined (`is_open`)."""
 
-    __slots__ = ("creators", "end", "implicit", "is_open", "is_sequence", "tag")
+    __slots__ = ("creator_names", "creators", "end", "implicit", "is_open", "is_sequence", "tag")
 
     def __init__(self, tag: int, end: int, *, is_open: bool, is_sequence: bool, implicit: bool) -> None:
         self.tag = tag
@@ -84,6 +84,7 @@ class _Frame:
         self.is_sequence = is_sequence
         self.implicit = implicit
         self.creators: dict[int, tuple[int, int]] | None = None
+        self.creator_names: dict[int, str] = {}
 
 
 class Nest:
@@ -134,6 +135,7 @@ class Nest:
             frame = self._stack[-1]
             frame.creators = frame.creators or {}
             frame.creators[tag] = (start, stop)
+            frame.creator_names.pop(tag, None)
         if is_cut:
             if self.end != self._stop:
                 raise InstanceUnreadable(f"element {tag:08X} at {header.position} runs past its item")
@@ -274,10 +276,16 @@ class Nest:
 
     def _creator(self, tag: int) -> str | None:
         """The private creator in effect for a tag, in this data set only."""
-        creators = self._stack[-1].creators
-        if creators is None or (place := creators.get(private_creator_tag(tag))) is None:
+        frame = self._stack[-1]
+        block = private_creator_tag(tag)
+        known = frame.creator_names.get(block)
+        if known is not None:
+            return known
+        if frame.creators is None or (place := frame.creators.get(block)) is None:
             return None
-        return bytes(self._window.view(*place)).decode("ascii", "replace").strip(" \0")
+        name = bytes(self._window.view(*place)).decode("ascii", "replace").strip(" \0")
+        frame.creator_names[block] = name
+        return name
 
     def _undefined(self, tag: int, vr: str, start: int) -> Found:
         """An element of undefined length: pixels at the top level, a sequence, or fragments."""

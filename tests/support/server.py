@@ -1,5 +1,6 @@
 """A server in this process: the real app over a bucket, with its lifespan, reached through httpx."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,17 +25,20 @@ class Client(httpx.AsyncClient):
 
 
 @asynccontextmanager
-async def serving(bucket: Bucket, state: Path, **settings: Any) -> AsyncIterator[Client]:
-    """Serve a bucket; nothing deepens or syncs by itself unless the settings say so."""
+async def serving(bucket: Bucket, state: Path, *, wait: bool = True, **settings: Any) -> AsyncIterator[Client]:
+    """Serve a bucket; nothing deepens or syncs a second time unless the settings say so.
+
+    Args:
+        wait: begin when the first sync is through; False: at once, and nothing is synced by itself.
+    """
     chosen = Settings(**{"state_dir": state, "deepen": "off", "sync_seconds": 0, **settings})
     app = create_app(chosen, bucket)
     transport = httpx.ASGITransport(app=app)
     async with app.router.lifespan_context(app), Client(transport=transport, base_url=BASE) as client:
         services: Services = app.state.services
         client.archive = services.archive
+        if wait:
+            await asyncio.shield(services.upkeep)
+        else:
+            services.upkeep.cancel()
         yield client
-
-
-async def synced(client: Client) -> None:
-    """Wait until the catalogue is complete."""
-    await client.archive.sync()

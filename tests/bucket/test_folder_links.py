@@ -1,0 +1,188 @@
+"""Links that lead out, links that lead nowhere, disks that are gone, and directories that change while listed."""
+
+import logging
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from storage.bucket.folder import FolderBucket
+from storage.bucket.folder.root import Root
+from storage.bucket.folder.walk import walk
+from storage.errors import (
+    StorageUnavailable,
+)
+from storage.ranges import ByteRange
+from tests.bucket.contract import DATA, KEY, in_pieces, listed, streamed
+
+
+@pytest.mark.parametrize("where", ["file", "folder", "parent"])
+async def test_a_link_never_leads_out_of_the_datastore(
+    bucket: FolderBucket, root: Path, tmp_path: Path, where: str
+) -> None:
+    outside = tmp_path / "outside"
+    (outside / "deep").mkdir(parents=True)
+    (outside / "deep" / "secret").write_bytes(b"secret")
+    (tmp_path / "datastore-secret").write_bytes(b"secret")
+    match where:
+        case "file":
+            (root / "link").symlink_to(tmp_path / "datastore-secret")
+            key = "link"
+        case "folder":
+            (root / "link").symlink_to(outside)
+            key = "link/deep/secret"
+        case _:
+            (root / "link").symlink_to("../outside/deep")
+            key = "link/secret"
+
+    with pytest.raises(StorageUnavailable, match="out of the datastore"):
+        await bucket.read(key)
+    with pytest.raises(StorageUnavailable, match="out of the datastore"):
+        await bucket.head(key)
+    with pytest.raises(StorageUnavailable, match="out of the datastore"):
+        await streamed(bucket, key, ByteRange(0, 1), 1)
+    assert await listed(bucket) == []
+    assert await listed(bucket, "li") == []
+
+
+async def test_nothing_is_written_or_deleted_through_a_link_that_leads_out(
+    bucket: FolderBucket, root: Path, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").write_bytes(b"kept")
+    (root / "link").symlink_to(outside)
+    changes: list[Callable[[str], Awaitable[object]]] = [
+        lambda key: bucket.write(key, b"x"),
+        lambda key: bucket.create(key, b"x"),
+        lambda key: bucket.replace(key, b"x", version="1"),
+        lambda key: bucket.upload(key, in_pieces([b"x"])),
+        lambda key: bucket.delete(key),
+    ]
+
+    for change in changes:
+        for key in ("link/kept", "link/new/one"):
+            with pytest.raises(StorageUnavailable, match="out of the datastore"):
+                await change(key)
+    with pytest.raises(StorageUnavailable, match="out of the datastore"):
+        await listed(bucket, "link/")
+
+    assert [path.name for path in outside.iterdir()] == ["kept"]
+    assert (outside / "kept").read_bytes() == b"kept"
+
+
+async def test_links_inside_the_datastore_are_read_and_a_listing_ends(
+    bucket: FolderBucket, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    await bucket.write("a/b/object", DATA)
+    (root / "a" / "b" / "up").symlink_to("..")
+    (root / "a" / "twin").symlink_to("b/object")
+    (root / "a" / "self").symlink_to("self")
+
+    with caplog.at_level(logging.WARNING):
+        assert await listed(bucket) == ["a/b/object", "a/twin"]
+
+    assert [record.args for record in caplog.records] == [("a/b/up",), ("a/self",)]
+    assert bytes((await bucket.read("a/twin")).data) == DATA
+    assert bytes((await bucket.read("a/b/up/b/object")).data) == DATA
+    assert await listed(bucket, "a/b/up/b/") == ["a/b/up/b/object"]
+
+
+async def test_a_dangling_link_is_unavailable_and_not_absent(bucket: FolderBucket, root: Path) -> None:
+    """`studies` linked to a disk that is not mounted must not look like an archive without studies."""
+    (root / "studies").symlink_to("unmounted")
+
+    with pytest.raises(StorageUnavailable, match="leads nowhere"):
+        await bucket.read(KEY)
+    with pytest.raises(StorageUnavailable):
+        await listed(bucket, "studies/")
+    with pytest.raises(StorageUnavailable):
+        await bucket.write(KEY, DATA)
+    with pytest.raises(StorageUnavailable):
+        await bucket.delete(KEY)
+
+
+@pytest.mark.parametrize("left", ["nothing", "an empty folder"])
+async def test_a_lost_disk_is_unavailable_and_nothing_is_written_in_its_place(
+    bucket: FolderBucket, root: Path, tmp_path: Path, left: str
+) -> None:
+    await bucket.write(KEY, DATA)
+    root.rename(tmp_path / "unmounted")
+    if left == "an empty folder":
+        root.mkdir()
+
+    with pytest.raises(StorageUnavailable):
+        await bucket.read(KEY)
+    with pytest.raises(StorageUnavailable):
+        await bucket.head("absent")
+    with pytest.raises(StorageUnavailable):
+        await listed(bucket)
+    with pytest.raises(StorageUnavailable):
+        await bucket.write(KEY, DATA)
+    with pytest.raises(StorageUnavailable):
+        await bucket.delete(KEY)
+
+    assert root.exists() == (left == "an empty folder")
+    assert left == "nothing" or list(root.iterdir()) == []
+
+
+async def test_a_disk_lost_in_the_middle_of_a_listing_does_not_shorten_it(
+    bucket: FolderBucket, root: Path, tmp_path: Path
+) -> None:
+    for number in range(600):
+        path = root / f"{number:03}" / "object"
+        path.parent.mkdir()
+        path.write_bytes(b"")
+    seen = 0
+
+    with pytest.raises(StorageUnavailable):
+        async for _ in bucket.list(""):
+            seen += 1
+            if seen == 100:
+                root.rename(tmp_path / "unmounted")
+
+    assert 100 <= seen < 600
+
+
+async def test_a_folder_that_cannot_be_listed_fails_the_listing(
+    bucket: FolderBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bucket.write("a/object", DATA)
+    await bucket.write("b/object", DATA)
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        if path.rstrip("/").endswith("/b"):
+            raise PermissionError(13, "refused")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+
+    with pytest.raises(StorageUnavailable, match=r"b/: .*errno 13"):
+        await listed(bucket)
+    assert await listed(bucket, "a/") == ["a/object"]
+
+
+async def test_a_file_that_vanishes_while_it_is_listed_is_absent(bucket: FolderBucket, root: Path) -> None:
+    for name in ("a/1", "a/2", "a/3", "b/1", "c/1"):
+        await bucket.write(name, DATA)
+    listing = walk(Root.at(root), "", "")
+    assert next(listing).key == "a/1"
+
+    (root / "a" / "2").unlink()
+    (root / "b" / "1").unlink()
+    (root / "b").rmdir()
+
+    assert [info.key for info in listing] == ["a/3", "c/1"]
+
+
+async def test_names_that_no_key_can_have_are_not_listed(bucket: FolderBucket, root: Path) -> None:
+    await bucket.write("object", DATA)
+    for name in (b".codweb-tmp-left-by-a-crash", b"back\\slash", b"new\nline"):
+        (root / os.fsdecode(name)).write_bytes(b"")
+    if sys.platform == "linux":  # macOS makes no such file
+        (root / os.fsdecode(b"not-utf8-\xff")).write_bytes(b"")
+
+    assert await listed(bucket) == ["object"]
