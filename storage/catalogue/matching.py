@@ -84,7 +84,14 @@ class Matcher:
         for tag, within in inner.items():
             self._items.append((tag, Matcher(within, fuzzy=fuzzy)))
 
+    @property
+    def tags(self) -> frozenset[Tag]:
+        """The attributes that are looked at; everything else of a data set may be left out."""
+        spans = {tag for interval in self._intervals for tag in (interval.date, interval.time)}
+        return frozenset(spans | {tag for tag, _ in self._tests} | {tag for tag, _ in self._items})
+
     def matches(self, attributes: Attributes) -> bool:
+        """Whether a data set satisfies all keys."""
         return (
             all(any(test(value) for value in _values(attributes, tag)) for tag, test in self._tests)
             and all(_within_interval(attributes, interval) for interval in self._intervals)

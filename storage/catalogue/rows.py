@@ -176,20 +176,32 @@ def encode(document: Mapping[Tag, bytes]) -> bytes:
 
 def decode(text: bytes) -> Document:
     """The inverse of `encode`. Raises CorruptSeries."""
-    return {int(name, 16): bytes(element) for name, element in _members(text).items()}
+    try:
+        members = _MEMBERS.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _no_document(text) from error
+    return {int(name, 16): bytes(element) for name, element in members.items()}
 
 
-class EncodedDocument:
-    """The attributes of an encoded document, each cut out when it is asked for. Raises CorruptSeries when made."""
+class DocumentReader:
+    """Cuts a few attributes out of encoded documents, without making anything of the others."""
 
-    __slots__ = ("_by_name",)
+    __slots__ = ("_decoder", "_names")
 
-    def __init__(self, text: bytes) -> None:
-        self._by_name = _members(text)
+    def __init__(self, tags: Iterable[Tag]) -> None:
+        self._names = {tag: f"tag_{tag:08X}" for tag in tags}
+        fields = [(name, msgspec.Raw, msgspec.Raw()) for name in self._names.values()]
+        members = msgspec.defstruct("Members", fields, rename={name: name[4:] for name in self._names.values()})
+        self._decoder = msgspec.json.Decoder(members)
 
-    def get(self, tag: Tag, /) -> bytes | None:
-        element = self._by_name.get(f"{tag:08X}")
-        return None if element is None else bytes(element)
+    def read(self, text: bytes) -> Document:
+        """Those of the attributes that the document has. Raises CorruptSeries."""
+        try:
+            members = self._decoder.decode(text)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise _no_document(text) from error
+        found = ((tag, bytes(getattr(members, name))) for tag, name in self._names.items())
+        return {tag: element for tag, element in found if element}
 
 
 def texts_of(element: bytes | None) -> list[str]:
@@ -239,11 +251,8 @@ def _constants(path: str) -> Document:
     }
 
 
-def _members(text: bytes) -> dict[str, msgspec.Raw]:
-    try:
-        return _MEMBERS.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise CorruptSeries(f"a catalogue document of {len(text)} bytes is not DICOM JSON") from error
+def _no_document(text: bytes) -> CorruptSeries:
+    return CorruptSeries(f"a catalogue document of {len(text)} bytes is not DICOM JSON")
 
 
 def _element(vr: str, values: Sequence[str | int]) -> bytes:

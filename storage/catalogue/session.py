@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from storage.catalogue import schema
-from storage.catalogue.rows import EncodedDocument
+from storage.catalogue.rows import DocumentReader
 from storage.catalogue.sql import Selection
 from storage.errors import StorageUnavailable
 
@@ -44,6 +44,7 @@ class Session:
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
         self._selection: Selection | None = None
+        self._readers: list[DocumentReader] = []
         self._deadline: Deadline | None = None
         self._failure: Exception | None = None
 
@@ -58,6 +59,7 @@ class Session:
         try:
             connection = self._current()
             self._selection, self._deadline, self._failure = selection, deadline, None
+            self._readers = [DocumentReader(test.tags) for test in selection.document_tests] if selection else []
             connection.execute("BEGIN" if self._query_only else "BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -92,7 +94,7 @@ class Session:
     def _document_matches(self, document: bytes, number: int) -> bool:
         assert self._selection is not None
         try:
-            return self._selection.document_tests[number].matches(EncodedDocument(document))
+            return self._selection.document_tests[number].matches(self._readers[number].read(document))
         except Exception as error:
             self._failure = error
             raise

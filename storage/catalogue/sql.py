@@ -56,8 +56,8 @@ _COMPUTED_OF_SERIES = frozenset({_SOP_CLASS_UID, levels.NUMBER_OF_SERIES_RELATED
 _TRIGRAM = 3
 _MOST_RUNS = 8
 """So many literal runs of a pattern are looked up in the index; the test afterwards sees all of them."""
-_MOST_MODALITIES = 16
-"""More alternatives than this are not spelt out in SQL."""
+_MOST_SPELT_OUT = 16
+"""Alternatives that become question marks; a longer list is one parameter, for statements have a limit of them."""
 
 STUDY_ORDER = "study.study_date DESC, study.study_time DESC, study.study_uid"
 # `modalities` changes nothing behind the unique UID, but lets the order be read off the index `study_order`.
@@ -76,6 +76,8 @@ class Selection:
     text_tests: tuple[Callable[[str], bool], ...]
     """What `text_matches(column, n)` applies to each line of a folded column."""
     warnings: tuple[str, ...]
+    needs_study: bool = True
+    """Whether `where` speaks of `study` at all."""
 
     @property
     def is_everything(self) -> bool:
@@ -161,6 +163,7 @@ class _Compiler:
             document_tests=tuple(self._document_tests),
             text_tests=tuple(self._text_tests),
             warnings=(f"Not matched, because the search index does not hold them: {ignored}.",) if ignored else (),
+            needs_study=bool(self._study.terms),
         )
 
     def _table(self, tag: Tag) -> _Terms | None:
@@ -191,16 +194,16 @@ class _Compiler:
         tag, match = condition.path[0], condition.match
         values = exact_values(match)
         if values is not None and tag in _UID_COLUMNS:
-            table.add(f"{table.table}.{_UID_COLUMNS[tag]} IN (SELECT value FROM json_each(?))", _json(values))
+            _add_list(table, f"{table.table}.{_UID_COLUMNS[tag]}", values)
             table.is_selective = True
             return True
         if values is not None and tag in _EXACT_COLUMNS:
             column = f"{table.table}.{_EXACT_COLUMNS[tag]}"
-            table.add(f"{column} IN (SELECT value FROM json_each(?))", _json([*values, SEVERAL]))
+            _add_list(table, column, [*values, SEVERAL])
             number = self._document_test([condition])
             table.add(f"({column} <> ? OR document_matches({table.document}, ?))", SEVERAL, number)
             return True
-        if values is not None and tag == levels.MODALITIES_IN_STUDY and len(values) <= _MOST_MODALITIES:
+        if values is not None and tag == levels.MODALITIES_IN_STUDY and len(values) <= _MOST_SPELT_OUT:
             terms = " OR ".join(["instr(study.modalities, ?) > 0"] * len(values))
             table.add(f"({terms})", *(f"\\{storable(value)}\\" for value in values))
             return all("\\" not in value for value in values)
@@ -251,16 +254,22 @@ class _Compiler:
 
 def _add_range(table: _Terms, column: str, low: str | None, high: str | None) -> None:
     """An inclusive range of a column in which nothing is the empty text."""
-    table.add(f"{column} > ''")
-    if low is not None:
-        table.add(f"{column} >= ?", storable(low))
+    # One lower bound only: of two, SQLite may take the worse one for its way into the index.
+    if low is None:
+        table.add(f"{column} > ''")
+    else:
+        table.add(f"{column} >= ?", storable(low) or " ")
     if high is not None:
         table.add(f"{column} <= ?", storable(high))
 
 
-def _json(values: Sequence[str]) -> str:
-    """A list as one parameter, however long: statements have a limit of parameters."""
-    return msgspec.json.encode([storable(value) for value in values]).decode()
+def _add_list(table: _Terms, column: str, values: Sequence[str]) -> None:
+    """One of several exact values."""
+    texts = [storable(value) for value in values]
+    if len(texts) <= _MOST_SPELT_OUT:
+        table.add(f"{column} IN ({', '.join('?' * len(texts))})", *texts)
+    else:
+        table.add(f"{column} IN (SELECT value FROM json_each(?))", msgspec.json.encode(texts).decode())
 
 
 def _quoted(run: str) -> str:

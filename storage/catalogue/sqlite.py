@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
+
 from storage.catalogue import rows, sql, writing
 from storage.catalogue.base import KnownSeries, SeriesSummary, Status, series_place
 from storage.catalogue.query import Level, Page, Query
@@ -59,7 +61,7 @@ class SqliteCatalogue:
 
         def run(connection: sqlite3.Connection) -> Page:
             found, remaining = _find(connection, query, selection)
-            answers = [_answer(connection, query.level, one, wanted) for one in found]
+            answers = _answers(connection, query.level, found, wanted)
             return Page(answers, remaining, selection.warnings + wanted.warnings)
 
         return await self._read(run, selection)
@@ -200,27 +202,39 @@ def _find(connection: sqlite3.Connection, query: Query, selection: sql.Selection
     found = [one for (one,) in connection.execute(page, (*selection.parameters, limit + 1, offset))]
     if len(found) <= limit:
         return found, 0
+    return found[:limit], max(0, _total(connection, query.level, selection) - offset - limit)
+
+
+def _total(connection: sqlite3.Connection, level: Level, selection: sql.Selection) -> int:
+    """How many rows match altogether."""
     if selection.is_everything:
-        counting: tuple[str, tuple[sql.Parameter, ...]] = (
-            f"SELECT {'studies' if query.level is Level.STUDY else 'series'} FROM state",
-            (),
-        )
+        statement = f"SELECT {'studies' if level is Level.STUDY else 'series'} FROM state"
+    elif level is Level.STUDY:
+        statement = f"SELECT count(*) FROM {_STUDY_TABLES} WHERE {selection.where}"
+    elif selection.needs_study:
+        statement = f"SELECT count(*) FROM {_SERIES_TABLES} WHERE {selection.where}"
     else:
-        counting = f"SELECT count(*) FROM {tables} WHERE {selection.where}", selection.parameters
-    ((total,),) = connection.execute(*counting).fetchall()
-    return found[:limit], max(0, total - offset - limit)
+        statement = f"SELECT count(*) FROM series WHERE series.study IS NOT NULL AND {selection.where}"
+    ((total,),) = connection.execute(statement, selection.parameters).fetchall()
+    return int(total)
 
 
-def _answer(connection: sqlite3.Connection, level: Level, row: int, wanted: rows.Wanted) -> bytes:
-    """The finished row, or one made from the documents if more was asked than it holds."""
+def _answers(connection: sqlite3.Connection, level: Level, found: Sequence[int], wanted: rows.Wanted) -> list[bytes]:
+    """The finished rows, or ones made from the documents if more was asked than they hold."""
     table = "study" if level is Level.STUDY else "series"
+    column = "answer" if wanted.is_default else "document"
+    stored = _stored(connection, f"SELECT id, {column} FROM {table}_data", found)
     if wanted.is_default:
-        ((answer,),) = connection.execute(f"SELECT answer FROM {table}_data WHERE id = ?", (row,)).fetchall()
-        return bytes(answer)
-    ((document,),) = connection.execute(f"SELECT document FROM {table}_data WHERE id = ?", (row,)).fetchall()
+        return [stored[one] for one in found]
     if level is Level.STUDY:
-        return rows.study_row(rows.decode(document), wanted.tags)
-    ((of_study,),) = connection.execute(
-        "SELECT document FROM study_data WHERE id = (SELECT study FROM series WHERE id = ?)", (row,)
-    ).fetchall()
-    return rows.series_row(rows.decode(document), rows.decode(of_study), wanted.tags)
+        return [rows.study_row(rows.decode(stored[one]), wanted.tags) for one in found]
+    statement = "SELECT series.id, document FROM series JOIN study_data ON study_data.id = series.study"
+    studies = _stored(connection, statement, found, "series.id")
+    return [rows.series_row(rows.decode(stored[one]), rows.decode(studies[one]), wanted.tags) for one in found]
+
+
+def _stored(
+    connection: sqlite3.Connection, statement: str, found: Sequence[int], column: str = "id"
+) -> dict[int, bytes]:
+    ids = msgspec.json.encode(found).decode()
+    return dict(connection.execute(f"{statement} WHERE {column} IN (SELECT value FROM json_each(?))", (ids,)))

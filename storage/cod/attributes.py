@@ -73,6 +73,8 @@ def normalise(
         data_set = finished_data_set(members, Place(bulkdata_base, map_uid), extra)
     except Malformed as error:
         raise InstanceUnreadable(f"{bulkdata_base}: stored JSON: {error}") from error
+    except RecursionError:
+        raise InstanceUnreadable(f"{bulkdata_base}: stored JSON: nested too deeply") from None
     return Normalised(
         json=data_set.json,
         transfer_syntax_uid=only_text(members.get(TRANSFER_SYNTAX_UID)),

@@ -20,12 +20,12 @@ from storage.cod.values import BULK_VRS, VRS, Malformed, MapUid, character_set, 
 from storage.levels import KEPT_TAGS, SPECIFIC_CHARACTER_SET
 
 MOST_NESTED = 64
-"""Sequences within sequences; more is an attack, not a data set."""
+"""Sequences within sequences; more is an attack, not a data set. A remembered element may add thirty."""
 SHARED_ELEMENTS = 16384
 SHARED_BYTES = 1024
 """Longest element that is remembered: all of them together stay below 40 MiB."""
-SHARED_MEMBERS = 2048
-"""Largest data set whose layout is remembered."""
+SHARED_MEMBERS = 512
+"""Largest data set whose layout is remembered: all layouts together stay below 32 MiB."""
 
 PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 """Float, double float and integer pixel data: always sent as a link."""
@@ -158,7 +158,7 @@ def _layout(keys: tuple[str, ...], extra: tuple[int, ...]) -> _Layout:
     )
 
 
-_shared_layout = lru_cache(maxsize=512)(_layout)
+_shared_layout = lru_cache(maxsize=256)(_layout)
 
 
 def _tag(key: str) -> int | None:
