@@ -2,18 +2,10 @@
 
 import re
 
-from app.errors import RequestError
+from app.errors import RangeNotSatisfiable
 from storage.ranges import ByteRange
 
 _SINGLE = re.compile(r"\s*bytes\s*=\s*([0-9]{0,18})\s*-\s*([0-9]{0,18})\s*", re.ASCII)
-
-
-class RangeNotSatisfiable(RequestError):
-    """The range lies beyond the representation."""
-
-    def __init__(self, length: int) -> None:
-        super().__init__(f"the range lies beyond the {length} bytes there are")
-        self.length = length
 
 
 def requested_range(header: str | None, length: int) -> ByteRange | None:

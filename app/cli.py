@@ -3,27 +3,24 @@
 import typer
 
 from app import __version__
-from app.commands.check import HELP as CHECK_HELP
 from app.commands.check import check
 from app.commands.demo import demo
-from app.commands.index import HELP as INDEX_HELP
 from app.commands.index import index
-from app.commands.ingest import HELP as INGEST_HELP
 from app.commands.ingest import ingest
-from app.commands.serve import HELP as SERVE_HELP
 from app.commands.serve import serve
 
 commands = typer.Typer(
     name="codweb",
-    help="A DICOMweb server that works directly on Cloud Optimized DICOM.\n\nStart with: codweb demo ./demo, then codweb serve ./demo",
+    help="A DICOMweb server that works directly on Cloud Optimized DICOM.",
+    epilog="Start with: codweb demo ./demo, then codweb serve ./demo",
     no_args_is_help=True,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-commands.command(help=SERVE_HELP)(serve)
-commands.command(help=INDEX_HELP)(index)
-commands.command(help=INGEST_HELP)(ingest)
-commands.command(help=CHECK_HELP)(check)
+commands.command()(serve)
+commands.command()(index)
+commands.command()(ingest)
+commands.command()(check)
 commands.command()(demo)
 
 

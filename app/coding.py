@@ -30,10 +30,10 @@ def choose_coding(accept_encoding: str) -> Coding:
                 continue
     rest = weights.get("*", 0.0)
     gzip = weights.get("gzip", weights.get("x-gzip", rest))
-    zstd = weights.get("zstd", 0.0)
-    if zstd > 0 and zstd >= gzip:
+    zstd, identity = weights.get("zstd", 0.0), weights.get("identity", 0.0)
+    if zstd > 0 and zstd >= max(gzip, identity):
         return "zstd"
-    return "gzip" if gzip > 0 and gzip >= weights.get("identity", 0.0) else "identity"
+    return "gzip" if gzip > 0 and gzip >= identity else "identity"
 
 
 def compress(body: bytes, coding: Coding) -> bytes:

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from app import __version__
 from app.middleware import Cors, Paths, Problems
-from app.routes import RETRIEVE, search, service
+from app.routes import RETRIEVE, Resource, search, service
 from app.services import SERVICE_PREFIX, Services
 from app.settings import Settings
 from storage.archive import Archive
@@ -35,8 +35,8 @@ def create_app(settings: Settings, bucket: Bucket | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         archive = open_archive(settings, bucket)
-        app.state.services = Services(settings, archive)
         upkeep = asyncio.create_task(_keep_up(archive, settings.sync_seconds))
+        app.state.services = Services(settings, archive, upkeep)
         archive.deepening.start()
         try:
             yield
@@ -90,7 +90,10 @@ async def _keep_up(archive: Archive, seconds: float) -> None:
     while True:
         try:
             report = await archive.sync()
-            logger.info("catalogue: %s", report)
+            if report.added or report.changed or report.removed:
+                logger.info("catalogue: %d series, %d new, %d changed, %d gone", report.listed, report.added, report.changed, report.removed)
+            for note in report.notes:
+                logger.warning("%s", note)
             archive.deepening.look_again()
         except StorageError as error:
             logger.warning("the sync was broken off and will be tried again: %s", error)
@@ -106,25 +109,26 @@ async def _reraise(request: Request, error: Exception) -> Any:  # Any: FastAPI's
 def _openapi(app: FastAPI) -> dict[str, Any]:  # Any: an OpenAPI document
     """The documentation of FastAPI's routes, and of the plain ones."""
     if app.openapi_schema is None:
-        schema = get_openapi(
-            title=app.title, version=app.version, description=app.description, routes=app.routes, separate_input_output_schemas=False
-        )
+        schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         for resource in RETRIEVE:
             path = SERVICE_PREFIX + resource.path.replace(":path", "")
-            names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
-            schema["paths"][path] = {
-                "get": {
-                    "tags": ["Retrieve (WADO-RS)"],
-                    "summary": resource.summary,
-                    "parameters": [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names],
-                    "responses": {
-                        "200": {"description": resource.summary, "content": {resource.media_type: {}}},
-                        **{status: {"description": text} for status, text in _FAILURES.items()},
-                    },
-                }
-            }
+            schema["paths"][path] = {"get": _operation(resource, path)}
         app.openapi_schema = schema
     return app.openapi_schema
+
+
+def _operation(resource: Resource, path: str) -> dict[str, Any]:  # Any: a part of an OpenAPI document
+    names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+    return {
+        "tags": ["Retrieve (WADO-RS)"],
+        "summary": resource.summary,
+        "operationId": resource.endpoint.__name__,
+        "parameters": [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names],
+        "responses": {
+            "200": {"description": resource.summary, "content": {resource.media_type: {}}},
+            **{status: {"description": text} for status, text in _FAILURES.items()},
+        },
+    }
 
 
 _DESCRIPTION = "DICOMweb (QIDO-RS, WADO-RS) straight from Cloud Optimized DICOM."

@@ -1,8 +1,8 @@
 """What happens to every request and answer, as pure ASGI layers (`BaseHTTPMiddleware` costs twelve times as much).
 
-    Cors       headers on every answer, errors included; preflights are answered here, at once
-    Problems   every error becomes application/problem+json, or breaks the connection if bytes are out already
-    Paths      slashes tidied, encoded slashes refused
+Cors       headers on every answer, errors included; preflights are answered here, at once
+Problems   every error becomes application/problem+json, or breaks the connection if bytes are out already
+Paths      slashes tidied, encoded slashes refused
 """
 
 import json
@@ -14,8 +14,7 @@ from http import HTTPStatus
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.byte_ranges import RangeNotSatisfiable
-from app.errors import PROBLEM_MEDIA_TYPE, problem, retry_after_seconds, status_of
+from app.errors import PROBLEM_MEDIA_TYPE, RangeNotSatisfiable, problem, retry_after_seconds, status_of
 
 logger = logging.getLogger("codweb.requests")
 
@@ -37,7 +36,7 @@ class Cors:
     def __init__(self, app: ASGIApp, *, origins: Sequence[str]) -> None:
         self._app = app
         self._any = "*" in origins
-        self._origins = frozenset(origin.rstrip("/").encode() for origin in origins)
+        self._origins = frozenset(origin.rstrip("/").lower().encode() for origin in origins)  # as browsers write them
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -123,8 +122,8 @@ async def _send_problem(send: Send, error: Exception) -> None:
         headers.append((b"retry-after", str(seconds).encode()))
     if isinstance(error, RangeNotSatisfiable):
         headers.append((b"content-range", f"bytes */{error.length}".encode()))
-    if isinstance(error, HTTPException) and error.headers:
-        headers.extend((name.lower().encode(), value.encode()) for name, value in error.headers.items())
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:  # the router names the methods of one of a path's routes only
+        headers.append((b"allow", _ALLOW_METHODS))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

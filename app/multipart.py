@@ -71,14 +71,17 @@ class Multipart:
         """
         is_first = True
         async for head, body in parts:
+            pieces = aiter(body)
+            piece = await anext(pieces, None)  # what cannot be read at all fails before anything is out
             yield self._opening(head, is_first=is_first)
             is_first = False
             sent = 0
-            async for piece in body:
+            while piece is not None:
                 sent += _size(piece)
                 if head.length is not None and sent > head.length:
                     _check_length(head, sent)
                 yield piece
+                piece = await anext(pieces, None)
             _check_length(head, sent)
         yield self._closing(is_empty=is_first)
 

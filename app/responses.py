@@ -8,6 +8,7 @@ from starlette.responses import Response, StreamingResponse
 
 from app.byte_ranges import requested_range
 from app.coding import is_unmodified
+from storage.ranges import ByteRange
 
 REVALIDATE = "private, no-cache"
 """Caches may keep it and must ask each time: series are appended to and rewritten."""
@@ -28,10 +29,25 @@ def not_modified(request: Request, etag: str, headers: Mapping[str, str] | None 
     return Response(status_code=304, headers={"etag": etag, "cache-control": REVALIDATE, **(headers or {})})
 
 
+def range_of(request: Request, length: int, etag: str) -> ByteRange | None:
+    """The range to send of a representation of `length` bytes; None: all of it.
+
+    Only GET knows ranges, and `If-Range` asks for one only while the representation is still the same: half of one
+    file followed by half of another is a wrong picture (RFC 9110 §14.2, §13.1.5). Raises RangeNotSatisfiable.
+    """
+    condition = request.headers.get("if-range")
+    if request.method != "GET" or (condition is not None and (condition != etag or etag.startswith("W/"))):
+        return None
+    return requested_range(request.headers.get("range"), length)
+
+
 def single_part(request: Request, body: Buffer, headers: Mapping[str, str]) -> Response:
-    """One representation in memory, or the range of it that was asked for. Raises RangeNotSatisfiable."""
+    """One representation in memory, or the range of it that was asked for; `headers` hold its etag.
+
+    Raises RangeNotSatisfiable.
+    """
     length = len(body)
-    part = requested_range(request.headers.get("range"), length)
+    part = range_of(request, length, headers["etag"])
     own = {"accept-ranges": "bytes", **headers}
     if part is None:
         return Response(body, headers=own)
@@ -39,15 +55,27 @@ def single_part(request: Request, body: Buffer, headers: Mapping[str, str]) -> R
     return Response(memoryview(body)[part.start : part.stop], status_code=206, headers=own)
 
 
+def described(headers: Mapping[str, str], length: int | None, status: int = 200) -> Response:
+    """The answer to HEAD, without reading what it describes; a length that only reading would tell is left out.
+
+    Source: RFC 9110 §9.3.2.
+    """
+    answer = Response(status_code=status, headers=headers)
+    del answer.headers["content-length"]  # of the body that is not sent
+    if length is not None:
+        answer.headers["content-length"] = str(length)
+    return answer
+
+
 async def streamed(
     request: Request, chunks: AsyncIterator[Buffer], headers: Mapping[str, str], length: int | None, status: int = 200
 ) -> Response:
     """A stream. What fails before its first bytes is still an error answer; what fails later breaks the connection."""
     own = dict(headers)
+    if request.method == "HEAD":
+        return described(own, length, status)
     if length is not None:
         own["content-length"] = str(length)
-    if request.method == "HEAD":
-        return Response(status_code=status, headers=own)
     first = await anext(chunks, b"")
     return StreamingResponse(_resumed(first, chunks), status_code=status, headers=own)
 

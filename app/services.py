@@ -1,8 +1,8 @@
 """What a route needs and where it finds it: the archive, the settings, and what the request says of itself."""
 
+import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
 
 from starlette.requests import Request
 
@@ -25,7 +25,8 @@ class Services:
 
     settings: Settings
     archive: Archive
-    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    upkeep: asyncio.Task[None]
+    """Keeps the catalogue up to date; ends after the first sync if none is to follow."""
 
 
 def services(request: Request) -> Services:

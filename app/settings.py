@@ -103,6 +103,11 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
+    @field_validator("search_empty_status", mode="before")
+    @classmethod
+    def _number(cls, value: object) -> object:
+        return int(value) if isinstance(value, str) and value.isdigit() else value
+
     @field_validator("studies_metadata", "series_metadata", mode="before")
     @classmethod
     def _orthanc_names(cls, value: object) -> object:

@@ -8,7 +8,7 @@ the same for the same UID, so that references within the store still match (PS3.
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 STANDARD_ROOT = "1.2.840.10008."
 """UIDs below the standard's own root name SOP classes, syntaxes and the like: they identify nobody."""
@@ -16,6 +16,9 @@ _BINARY_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 _UID_LIKE = re.compile(r"[0-9]+(?:\.[0-9]+){3,}")
 _LONGEST_INNOCENT = 23
 """Dotted numbers longer than this, inside text, are taken for UIDs; shorter ones are versions and addresses."""
+_FEWEST_DOTS = 3
+_SHORTEST_TELLING = 16
+"""A value of a UI attribute is looked for inside text if it has so many dots, as UIDs do, or so many characters."""
 JsonValue = dict[str, "JsonValue"] | list["JsonValue"] | str | int | float | bool | None
 
 
@@ -46,16 +49,31 @@ class UidMap:
         document = json.loads(attributes)
         originals: set[str] = set()
         self._map_dataset(document, originals)
-        text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-        for uid in sorted(originals, key=len, reverse=True):
-            text = text.replace(uid, self(uid))
-        return _UID_LIKE.sub(self._in_text, text).encode("utf-8", "replace")
+        scrubbed = self._scrubbed(document, [uid for uid in originals if _is_telling(uid)])
+        return json.dumps(scrubbed, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
-    def _in_text(self, match: re.Match[str]) -> str:
-        uid = match[0]
-        if uid in self._outputs or (uid not in self._known and len(uid) <= _LONGEST_INNOCENT):
+    def _scrubbed(self, value: JsonValue, originals: Sequence[str]) -> JsonValue:
+        """Every text without original UIDs; numbers stay as they are, and so do links, which are ours."""
+        if isinstance(value, str):
+            text = _UID_LIKE.sub(lambda match: self._in_text(match[0], originals), value)
+            for uid in originals:
+                if not _UID_LIKE.fullmatch(uid):
+                    text = text.replace(uid, self(uid))
+            return text
+        if isinstance(value, list):
+            return [self._scrubbed(each, originals) for each in value]
+        if isinstance(value, dict):
+            return {
+                name: each if name == "BulkDataURI" else self._scrubbed(each, originals)
+                for name, each in value.items()
+            }
+        return value
+
+    def _in_text(self, uid: str, originals: Sequence[str]) -> str:
+        if uid in self._outputs:
             return uid
-        return self(uid)
+        is_innocent = len(uid) <= _LONGEST_INNOCENT and not any(original in uid for original in originals)
+        return uid if is_innocent and uid not in self._known else self(uid)
 
     def _map_dataset(self, dataset: dict[str, JsonValue], originals: set[str]) -> None:
         for tag, element in dataset.items():
@@ -76,13 +94,19 @@ class UidMap:
         mapped: list[JsonValue] = []
         for value in values:
             if isinstance(value, str):
-                replacement = self(value)
-                if replacement != value:
-                    originals.add(value)
+                original = value.strip(" \0")
+                replacement = self(original)
+                if replacement != original:
+                    originals.add(original)
                 mapped.append(replacement)
             else:
                 mapped.append(value)
         return {"Value": mapped}
+
+
+def _is_telling(uid: str) -> bool:
+    """Whether a text that holds these characters names somebody: what a careless writer puts into a UI may be `1.2`."""
+    return uid.count(".") >= _FEWEST_DOTS or len(uid) >= _SHORTEST_TELLING
 
 
 def may_embed_uids(vr: str, tag: int) -> bool:

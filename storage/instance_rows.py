@@ -1,7 +1,8 @@
 """The finished answer of an instance search, and which attributes stand for a whole series."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
 import msgspec
 
@@ -27,7 +28,9 @@ ONLINE = b'{"vr":"CS","Value":["ONLINE"]}'
 _EMPTY = {0x00080016: b'{"vr":"UI"}', 0x00080018: b'{"vr":"UI"}', 0x00200013: b'{"vr":"IS"}'}
 
 
-def instance_row(key: SeriesKey, instance_uid: str, kept: Mapping[int, bytes], transfer_syntax_uid: str | None) -> bytes:
+def instance_row(
+    key: SeriesKey, instance_uid: str, kept: Mapping[int, bytes], transfer_syntax_uid: str | None
+) -> bytes:
     """One row of PS3.18 Table 10.6.3-5, with what clients read beyond it; links rootless."""
     row: dict[int, bytes] = {tag: kept.get(tag, _EMPTY[tag]) for tag in INSTANCE_RETURN_REQUIRED}
     row.update((tag, kept[tag]) for tag in INSTANCE_RETURN_KNOWN if tag in kept)
@@ -49,12 +52,17 @@ def retrieve_url(path: str) -> bytes:
 
 def ui_value(uid: str) -> bytes:
     """A UI attribute of one value."""
-    return b'{"vr":"UI","Value":[' + msgspec.json.encode(uid) + b"]}"
+    return b'{"vr":"UI","Value":[%b]}' % msgspec.json.encode(uid)
 
 
 def json_object(attributes: Mapping[int, bytes]) -> bytes:
     """A DICOM JSON object from finished attribute values, keys ascending (PS3.18 §F.2.2)."""
-    return b"{" + b",".join(b'"%08X":%b' % (tag, attributes[tag]) for tag in sorted(attributes)) + b"}"
+    return b"{%b}" % b",".join([_name(tag) + attributes[tag] for tag in sorted(attributes)])
+
+
+@lru_cache(maxsize=1 << 14)
+def _name(tag: int) -> bytes:
+    return b'"%08X":' % tag
 
 
 def parse_object(data: bytes) -> dict[int, bytes]:
@@ -65,23 +73,25 @@ def parse_object(data: bytes) -> dict[int, bytes]:
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-class SharedAttributes:
-    """The attributes that stand for a series: of each, the value most instances have (ties: the smallest)."""
+SHARED_SAMPLE = 9
+"""Instances that are asked for the attributes of their series: by definition all should say the same (PS3.3 §A.1.2)."""
 
-    def __init__(self) -> None:
-        self._votes: dict[int, Counter[bytes]] = {}
 
-    def add(self, kept: Mapping[int, bytes]) -> None:
+def shared_attributes(kepts: Sequence[Mapping[int, bytes]], key: SeriesKey) -> dict[int, bytes]:
+    """The patient, study and series attributes that stand for a series: the values most of a sample have.
+
+    The sample is spread over the series; ties go to the smallest value. The UIDs are those of the series' place.
+    """
+    step = max(1, len(kepts) // SHARED_SAMPLE)
+    votes: dict[int, Counter[bytes]] = defaultdict(Counter)
+    for kept in kepts[::step]:
         for tag, value in kept.items():
             if tag in SHARED_TAGS:
-                self._votes.setdefault(tag, Counter())[value] += 1
-
-    def elected(self, key: SeriesKey) -> dict[int, bytes]:
-        """The winners; the series and study UIDs are those of its place."""
-        winners = {tag: min(votes, key=lambda value: (-votes[value], value)) for tag, votes in self._votes.items()}
-        winners[0x0020000D] = ui_value(key.study_uid)
-        winners[0x0020000E] = ui_value(key.series_uid)
-        return winners
+                votes[tag][value] += 1
+    winners = {tag: min(counts, key=lambda value: (-counts[value], value)) for tag, counts in votes.items()}
+    winners[0x0020000D] = ui_value(key.study_uid)
+    winners[0x0020000E] = ui_value(key.series_uid)
+    return winners
 
 
 def instance_number(kept: Mapping[int, bytes]) -> float:
@@ -99,8 +109,7 @@ def instance_number(kept: Mapping[int, bytes]) -> float:
 def sop_classes(kepts: Iterable[Mapping[int, bytes]]) -> set[str]:
     """The SOP Class UIDs that occur."""
     found: set[str] = set()
-    for kept in kepts:
-        raw = kept.get(0x00080016)
-        values = msgspec.json.decode(raw).get("Value") if raw is not None else None
+    for raw in {kept[0x00080016] for kept in kepts if 0x00080016 in kept}:
+        values = msgspec.json.decode(raw).get("Value")
         found.update(value for value in values or () if isinstance(value, str))
     return found

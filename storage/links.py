@@ -1,8 +1,8 @@
 """Links inside stored JSON: kept without a host, filled in when sent.
 
-Stored rows write links as `codweb-root:/studies/…`; the address by which a client reached this server replaces the
-scheme-like token. JSON escapes every quote inside a string, so `"codweb-root:/` can only be the start of a value, and
-only our own links start so: values of data sets that do are escaped at build time by nobody, hence the odd name.
+Stored rows write links as `codweb-root:/studies/…`; the address by which a client reached this server takes the place of
+the token. A quote inside a JSON string is escaped, so `"codweb-root:/` can only begin a value; and a stored text that
+begins so is written with an escaped slash by `storage.dicom.values`, so that only our own links do.
 """
 
 ROOT = "codweb-root:"

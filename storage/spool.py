@@ -18,7 +18,9 @@ class Spool:
     def __enter__(self) -> "Spool":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._file.close()
 
     def put(self, chunks: Iterable[bytes]) -> tuple[int, int]:

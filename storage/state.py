@@ -1,10 +1,10 @@
 """The state folder: everything derived from one datastore. It may be deleted at any time and comes back by itself.
 
-    <state>/<name>-<hash of the datastore's URL>/
-        datastore.txt                                   which datastore this is, for people
-        catalogue.sqlite                                what searches read
-        series/<xx>/<study_uid>/<series_uid>.index      series indexes (and .found beside quick ones)
-        uid.key                                         key of the UID hashes of de-identified stores
+<state>/<name>-<hash of the datastore's URL>/
+    datastore.txt                                   which datastore this is, for people
+    catalogue.sqlite                                what searches read
+    series/<xx>/<study_uid>/<series_uid>.index      series indexes (and .found beside quick ones)
+    uid.key                                         key of the UID hashes of de-identified stores
 """
 
 import fcntl

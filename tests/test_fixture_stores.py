@@ -10,7 +10,7 @@ import pytest
 from storage.bucket import open_bucket
 from storage.keys import SeriesKey
 from tests.support.multipart import parts_of
-from tests.support.server import Client, serving, synced
+from tests.support.server import Client, serving
 
 STORED = 'multipart/related; type="application/octet-stream"; transfer-syntax=*'
 
@@ -135,7 +135,6 @@ async def test_every_series_of_every_store_answers_metadata_and_searches(
     for store in store_names:
         bucket = open_bucket(data_folder / "cod" / store / "dicomweb")
         async with serving(bucket, tmp_path / store) as client:
-            await synced(client)
             entries = instances_of(manifest, store)
             listed = (await client.get("/dicomweb/instances?limit=5000")).json()
             assert sorted(row["00080018"]["Value"][0] for row in listed) == sorted(entry["key"] for entry in entries)

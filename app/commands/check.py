@@ -22,7 +22,9 @@ _STYLES = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "di
 def check(
     datastore: Annotated[str, typer.Argument(help="The datastore: a folder that holds studies/.")],
     study: Annotated[str, typer.Option(help="Check only the study of this UID.")] = "",
-    all_bytes: Annotated[bool, typer.Option("--all-bytes", help="Read every instance whole and compare checksums.")] = False,
+    all_bytes: Annotated[
+        bool, typer.Option("--all-bytes", help="Read every instance whole and compare checksums.")
+    ] = False,
     json_report: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Look for what is wrong with a datastore: torn series, wrong offset tables, lossy metadata, orphans, locks.

@@ -19,7 +19,9 @@ from storage.keys import SeriesKey
 
 def index(
     datastore: Annotated[str, typer.Argument(help="The datastore: a folder that holds studies/.")] = "",
-    watch: Annotated[bool, typer.Option("--watch", help="Look again every CODWEB_SYNC_SECONDS, until interrupted.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Look again every CODWEB_SYNC_SECONDS, until interrupted.")
+    ] = False,
     catalogue_only: Annotated[
         bool, typer.Option("--catalogue-only", help="Fill the catalogue and build no series indexes.")
     ] = False,
@@ -62,7 +64,13 @@ async def _run(settings: Settings, console: Console, *, watch: bool, build: bool
 
 
 async def _once(archive: Archive, console: Console, *, build: bool) -> int:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as bars:
         looking = bars.add_task("looking over the datastore", total=None)
         report = await archive.sync(lambda report: bars.update(looking, completed=report.listed))

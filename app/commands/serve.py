@@ -1,8 +1,10 @@
 """`codweb serve`: the server, and what to open once it runs."""
 
 import logging
+import signal
 import socket
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -20,7 +22,9 @@ from storage.errors import StorageError
 
 def serve(
     datastore: Annotated[str, typer.Argument(help="The datastore: a folder that holds studies/.")] = "",
-    host: Annotated[str | None, typer.Option(help="Address to listen on (default 127.0.0.1: this machine only).")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on (default 127.0.0.1: this machine only).")
+    ] = None,
     port: Annotated[int | None, typer.Option(help="TCP port (default 8042); 0 takes a free one.")] = None,
     state: Annotated[Path | None, typer.Option(help="Folder for derived state.")] = None,
 ) -> None:
@@ -57,7 +61,7 @@ def serve(
         timeout_graceful_shutdown=10,
         server_header=False,
     )
-    uvicorn.Server(config).run(sockets=[listening])
+    _run(uvicorn.Server(config), listening)
 
 
 def read_settings(**overrides: object) -> Settings:
@@ -78,7 +82,24 @@ def _listen(settings: Settings) -> socket.socket:
     try:
         return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
     except OSError as error:
-        raise OSError(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}; try --port 0") from error
+        raise OSError(
+            f"cannot listen on {settings.host} port {settings.port}: {error.strerror}; try --port 0"
+        ) from error
+
+
+def _run(server: uvicorn.Server, listening: socket.socket) -> None:
+    """Serve until SIGINT or SIGTERM, finish what is under way, and return.
+
+    uvicorn raises the signal again when it has shut down; without a handler the process would die of it then, and whoever
+    asked it to stop would read a failure.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(0)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    server.run(sockets=[listening])
 
 
 def _start_logging(console: Console, settings: Settings) -> None:

@@ -3,8 +3,9 @@
 Hot resources are plain Starlette routes: dependency solving would cost more than the answer. `RETRIEVE` documents them.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -14,7 +15,7 @@ from app.routes.frames import retrieve_all_frames, retrieve_frames
 from app.routes.instances import retrieve_instance, retrieve_series, retrieve_study
 from app.routes.metadata import retrieve_instance_metadata, retrieve_series_metadata, retrieve_study_metadata
 
-Endpoint = Callable[[Request], Awaitable[Response]]
+Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]  # Any: what Starlette declares
 
 _STUDY = "/studies/{study_uid}"
 _SERIES = _STUDY + "/series/{series_uid}"
@@ -41,6 +42,9 @@ RETRIEVE = (
     Resource(_INSTANCE + "/frames", retrieve_all_frames, "All frames of an instance", "multipart/related"),
     Resource(_INSTANCE + "/frames/{frame_list}", retrieve_frames, "Frames of an instance", "multipart/related"),
     Resource(
-        _INSTANCE + "/bulkdata/{attribute_path:path}", retrieve_bulkdata, "One bulk data value", "application/octet-stream"
+        _INSTANCE + "/bulkdata/{attribute_path:path}",
+        retrieve_bulkdata,
+        "One bulk data value",
+        "application/octet-stream",
     ),
 )

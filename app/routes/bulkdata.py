@@ -5,11 +5,10 @@ from collections.abc import AsyncIterator
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.byte_ranges import requested_range
 from app.errors import RequestError
 from app.multipart import Multipart, PartHead
 from app.negotiation import choose_bulkdata, choose_frames
-from app.responses import REVALIDATE, Buffer, entity_tag, not_modified, streamed
+from app.responses import REVALIDATE, Buffer, entity_tag, not_modified, range_of, streamed
 from app.routes.frames import frames_answer, stored_pixels
 from app.services import accept_of, instance_of, root_of, services
 from storage.archive.bulkdata import OpenBulkdata, parse_attribute_path
@@ -28,8 +27,7 @@ async def retrieve_bulkdata(request: Request) -> Response:
     if await archive.bulkdata.is_encapsulated(key, instance_uid, path):
         frames = await archive.frames.open(key, instance_uid)
         numbers = range(1, frames.pixels.frame_count + 1)
-        form = choose_frames(accept, stored_pixels(frames), len(numbers))
-        return await frames_answer(request, frames, numbers, form)
+        return await frames_answer(request, frames, numbers, choose_frames(accept, stored_pixels(frames), len(numbers)))
     value = await archive.bulkdata.open(key, instance_uid, path)
     form = choose_bulkdata(accept, value.media_type)
     etag = entity_tag(value.identity, path, form, weak=form.multipart)
@@ -40,7 +38,7 @@ async def retrieve_bulkdata(request: Request) -> Response:
     location = f"{root_of(request)}{value.path}"
     if form.multipart:
         return await _multipart(request, value, form.media_type, location, headers)
-    part = requested_range(request.headers.get("range"), value.length)
+    part = range_of(request, value.length, etag)
     headers |= {"content-type": form.media_type, "content-location": location, "accept-ranges": "bytes"}
     if part is None:
         return await streamed(request, value.chunks(None), headers, value.length)

@@ -9,7 +9,7 @@ from app.address import parse_frame_list
 from app.errors import NotAcceptable
 from app.multipart import Multipart, PartHead
 from app.negotiation import FrameForm, StoredPixels, choose_frames
-from app.responses import REVALIDATE, Buffer, entity_tag, not_modified, single_part, streamed
+from app.responses import REVALIDATE, Buffer, described, entity_tag, not_modified, single_part, streamed
 from app.services import accept_of, instance_of, root_of, services
 from storage.archive.frames import OpenFrames
 
@@ -48,28 +48,39 @@ async def frames_answer(
     request: Request, frames: OpenFrames, numbers: "tuple[int, ...] | range", form: FrameForm
 ) -> Response:
     """Read the frames and put them into the form that was chosen."""
-    etag = entity_tag(frames.identity, tuple(numbers), form, weak=form.multipart)
-    headers = {"etag": etag, "cache-control": REVALIDATE, "vary": "Accept"}
+    etag = _tag(frames, numbers, form)
     unchanged = not_modified(request, etag, {"vary": "Accept"})
     if unchanged is not None:
         return unchanged
     indices = [number - 1 for number in numbers]
+    size = await frames.size_of(indices)  # 404 for a frame that is not there, before any pixel is read
     base = f"{root_of(request)}{frames.path}/frames/"
+    headers = {"etag": etag, "cache-control": REVALIDATE, "vary": "Accept"}
     if not form.multipart:
-        [payload] = await frames.read(indices)
         headers |= {"content-type": form.part_content_type, "content-location": f"{base}{numbers[0]}"}
-        return single_part(request, payload, headers)
+        if request.method == "HEAD":
+            return described({"accept-ranges": "bytes", **headers}, None)
+        [payload] = await frames.read(indices)
+        return single_part(request, payload, {**headers, "etag": _tag(frames, numbers, form)})
     multipart = Multipart(form.media_type, form.transfer_syntax_uid)
     headers["content-type"] = multipart.content_type
-    if frames.size_of(indices) > _JOINED_BYTES:
+    if request.method == "HEAD":
+        return described(headers, None)
+    if size > _JOINED_BYTES:
         parts = _parts(frames, numbers, form, base)
         return await streamed(request, multipart.stream(parts), headers, None)
     payloads = await frames.read(indices)
+    headers["etag"] = _tag(frames, numbers, form)
     joined = multipart.join_small(
         (PartHead(form.part_content_type, f"{base}{number}", len(payload)), payload)
         for number, payload in zip(numbers, payloads, strict=True)
     )
     return Response(joined, headers=headers)
+
+
+def _tag(frames: OpenFrames, numbers: "tuple[int, ...] | range", form: FrameForm) -> str:
+    """The entity tag of the frames as they are known now: reading may find the tar replaced, and read the new one."""
+    return entity_tag(frames.identity, tuple(numbers), form, weak=form.multipart)
 
 
 async def _parts(

@@ -31,7 +31,7 @@ async def retrieve_instance(request: Request) -> Response:
     key, instance_uid = instance_of(request)
     accept, strict = accept_of(request), services(request).settings.strict
     choose_instances(accept, single=True, strict=strict)  # 406 before anything is read
-    file = await services(request).archive.instances.file(key, instance_uid)
+    file = await services(request).archive.instances.file(key, instance_uid, unread=request.method == "HEAD")
     syntax = file.transfer_syntax_uid
     form = choose_instances(accept, single=True, strict=strict, stored_syntax_uid=syntax)
     etag = entity_tag(file.identity, form.multipart, weak=form.multipart)
@@ -46,10 +46,10 @@ async def retrieve_instance(request: Request) -> Response:
         multipart = Multipart(DICOM, syntax)
         head = PartHead(content_type, location, length)
         headers["content-type"] = multipart.content_type
-        return await streamed(
-            request, multipart.stream(_one(head, file)), headers, multipart.content_length([head])
-        )
+        return await streamed(request, multipart.stream(_one(head, file)), headers, multipart.content_length([head]))
     headers |= {"content-type": content_type, "content-location": location}
+    if file.is_small:
+        headers["accept-ranges"] = "bytes"
     if file.data is not None:
         return single_part(request, file.data, headers)
     return await streamed(request, file.chunks, headers, length)

@@ -99,7 +99,8 @@ async def _answer(request: Request, level: Level, study_uid: str | None, series_
     if page.remaining:
         warnings.append(f"There are {page.remaining} additional results that can be requested")
     headers = {"vary": "Accept, Accept-Encoding", "cache-control": "private, no-cache", "content-type": media_type}
-    headers["x-total-count"] = str(parsed.query.offset + len(page.rows) + page.remaining if page.rows else page.remaining)
+    if page.rows or page.remaining or not parsed.query.offset:  # beyond the end nobody has counted
+        headers["x-total-count"] = str(parsed.query.offset + len(page.rows) + page.remaining)
     if warnings:
         headers["warning"] = ", ".join(f'299 codweb "{_quotable(warning)}"' for warning in warnings)
     if not page.rows and settings.search_empty_status == 204:

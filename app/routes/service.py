@@ -10,12 +10,14 @@ from storage.errors import StorageError
 router = APIRouter(tags=["Service"])
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz")
 async def health() -> dict[str, str]:
     """200 while the process answers."""
     return {"status": "ok"}
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz")
 async def readiness(request: Request) -> Response:
     """200 when bucket and catalogue answer; `catalogue.complete` once the first sync is through."""
@@ -25,7 +27,9 @@ async def readiness(request: Request) -> Response:
             break
         status = await archive.catalogue.status()
     except StorageError as error:
-        return JSONResponse({"status": "unavailable", "reason": str(error)}, status_code=503, headers={"retry-after": "5"})
+        return JSONResponse(
+            {"status": "unavailable", "reason": str(error)}, status_code=503, headers={"retry-after": "5"}
+        )
     return JSONResponse(
         {
             "status": "ready",

@@ -13,8 +13,8 @@ from storage.dicom.elements import Kind, walk
 from storage.dicom.p10 import P10, open_p10
 from storage.dicom.values import little_endian_bytes
 from storage.dicom.window import Window
-from storage.errors import BulkdataNotFound, Withheld
-from storage.indexing.header_reader import parse_range
+from storage.errors import BulkdataNotFound, InstanceUnreadable, Withheld
+from storage.indexing.header_reader import InstanceSource
 from storage.keys import SeriesKey
 from storage.ranges import ByteRange
 from storage.series_index.reader import SeriesIndex, StoredInstance
@@ -85,10 +85,8 @@ class BulkdataReader:
         return not (await self._frames.open(key, instance_uid)).pixels.is_native
 
     async def _find(self, index: SeriesIndex, instance: StoredInstance, path: AttributePath) -> "_Found":
-        def parse(window: Window) -> _Found | None:
-            return find_value(open_p10(window), path)
-
-        found = await parse_range(self._bucket, index.key.tar, tar_version(index), instance.range, parse)
+        source = InstanceSource(self._bucket, index.key.tar, tar_version(index), instance.range)
+        found = await source.parse(lambda window: find_value(open_p10(window), path))
         if found is None:
             raise BulkdataNotFound(f"instance {instance.uid} of {index.key} has no bulk data at {spelled(path)}")
         return found
@@ -119,7 +117,9 @@ class OpenBulkdata:
         elif not found.little_endian:
             whole = ByteRange(found.start, found.stop).shifted(self._instance.range.start)
             read = await self._bucket.read(tar, whole, version=version)
-            swapped = await asyncio.to_thread(little_endian_bytes, read.data, found.vr)
+            swapped = await asyncio.to_thread(little_endian_bytes, bytes(read.data), found.vr)
+            if swapped is None:
+                raise InstanceUnreadable(f"a big-endian value of {self.length} bytes is no whole number of words")
             yield memoryview(swapped)[part.start : part.stop]
         elif part.length <= WHOLE_BYTES:
             yield (await self._bucket.read(tar, place.shifted(self._instance.range.start), version=version)).data

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from storage.archive.proof import Prover, tar_version
 from storage.bucket import Bucket
-from storage.dicom.p10 import open_p10
 from storage.dicom.cutting import extract_frame, frame_range
 from storage.dicom.locator import PixelKind, PixelLocator
+from storage.dicom.p10 import open_p10
 from storage.dicom.window import Window
-from storage.errors import FrameNotFound, InstanceUnreadable, ObjectChanged
+from storage.errors import FrameNotFound, InstanceUnreadable, ObjectChanged, StorageError
 from storage.keys import SeriesKey
 from storage.ranges import coalesce
 from storage.series_index.reader import SeriesIndex, StoredInstance
@@ -66,6 +66,8 @@ class OpenFrames:
         self._instance = instance
         self._locator = _located(instance)
         self.pixels = _describe(instance)
+        self._is_begun = False
+        """Whether frames have left already: what follows must be of the same instance, byte for byte."""
 
     @property
     def identity(self) -> tuple[str, str]:
@@ -101,13 +103,16 @@ class OpenFrames:
         except ObjectChanged as error:
             index = await self._prover.refreshed(self._index.key)
             instance = await self._prover.proven(index, self._instance.uid)
-            if _describe(instance) != self.pixels:
+            if _describe(instance) != self.pixels or (self._is_begun and not _are_same_bytes(instance, self._instance)):
                 raise ObjectChanged(f"instance {instance.uid} of {instance.key} was rewritten meanwhile") from error
             self._index, self._instance, self._locator = index, instance, _located(instance)
             return await self._read(frame_indices)
 
     async def read_in_batches(self, frame_indices: Sequence[int]) -> AsyncIterator[bytes | memoryview]:
-        """The same frames one by one, never more than about `SPAN_BYTES` of them in memory."""
+        """The same frames one by one, never more than about `SPAN_BYTES` of them in memory.
+
+        Raises as `read` does, in the middle too: of two versions of an instance nothing is mixed.
+        """
         batch: list[int] = []
         size = 0
         for index in frame_indices:
@@ -115,20 +120,32 @@ class OpenFrames:
             if batch and size + length > SPAN_BYTES:
                 for payload in await self.read(batch):
                     yield payload
+                self._is_begun = True
                 batch, size = [], 0
             batch.append(index)
             size += length
         for payload in await self.read(batch):
             yield payload
 
-    def size_of(self, frame_indices: Sequence[int]) -> int:
-        """Bytes that reading these frames moves, repeats counted. Raises FrameNotFound, InstanceUnreadable."""
-        return sum(frame_range(self._locator, index).length for index in frame_indices)
+    async def size_of(self, frame_indices: Sequence[int]) -> int:
+        """Bytes that reading these frames moves, repeats counted; reads none. Raises as `read` does."""
+        try:
+            return sum(frame_range(self._locator, index).length for index in frame_indices)
+        except InstanceUnreadable as error:
+            raise await self._doubt(error) from error
 
     async def _read(self, frame_indices: Sequence[int]) -> list[bytes | memoryview]:
         try:
             if self._locator.kind is PixelKind.DEFLATED:
                 return await self._read_deflated(frame_indices)
+            try:
+                return await self._read_ranges(frame_indices)
+            except InstanceUnreadable:
+                if self._locator.kind is not PixelKind.ENCAPSULATED:
+                    raise
+            # An offset table lied: the fragments themselves tell.
+            self._instance = await self._prover.relocated(self._index, self._instance)
+            self._locator = _located(self._instance)
             return await self._read_ranges(frame_indices)
         except InstanceUnreadable as error:
             reason = f"instance {self._instance.uid} of {self._index.key}: {error}"
@@ -142,9 +159,7 @@ class OpenFrames:
             only = await self._bucket.read(tar, ranges[0].shifted(base), version=version)
             return [extract_frame(locator, frame_indices[0], only.data)]
         plan = coalesce(ranges, gap_bytes=GAP_BYTES, span_bytes=SPAN_BYTES)
-        reads = await together(
-            self._bucket.read(tar, planned.range.shifted(base), version=version) for planned in plan
-        )
+        reads = await together(self._bucket.read(tar, planned.range.shifted(base), version=version) for planned in plan)
         frames: list[bytes | memoryview] = [b""] * len(ranges)
         for planned, read in zip(plan, reads, strict=True):
             data = memoryview(read.data)
@@ -168,7 +183,7 @@ class OpenFrames:
 def _located(instance: StoredInstance) -> PixelLocator:
     locator = instance.locator
     assert locator is not None  # proven instances are located
-    if locator.kind is PixelKind.NONE:
+    if locator.kind is PixelKind.NONE and not locator.is_cut:
         raise FrameNotFound(f"instance {instance.uid} of {instance.key} has no pixel data")
     return locator
 

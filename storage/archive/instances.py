@@ -27,9 +27,14 @@ class StoredFile:
     identity: tuple[str, str]
     """Changes whenever the bytes could."""
     data: bytes | memoryview | None
-    """The whole file, already checked, when it is small."""
+    """The whole file, already checked, when it is small (and was not wanted unread)."""
     chunks: AsyncIterator[bytes | memoryview]
     """Exactly `instance.range.length` bytes; the last are held back until the checksum over all of them is right."""
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it is read at once, so that ranges of it can be given out."""
+        return self.instance.range.length <= WHOLE_BYTES
 
     @property
     def transfer_syntax_uid(self) -> str:
@@ -58,8 +63,8 @@ class Instances:
         self._shelf = shelf
         self._prover = prover
 
-    async def file(self, key: SeriesKey, instance_uid: str) -> StoredFile:
-        """One instance; small ones are already read and checked when this returns.
+    async def file(self, key: SeriesKey, instance_uid: str, *, unread: bool = False) -> StoredFile:
+        """One instance; small ones are already read and checked when this returns, unless they are wanted `unread`.
 
         Raises:
             InstanceNotFound, InstanceUnreadable, SeriesInMotion: as `Prover.proven`.
@@ -70,7 +75,7 @@ class Instances:
             _check_disclosable(index)
             instance = await self._prover.proven(index, instance_uid)
             identity = index.identity, instance.uid
-            if instance.range.length > WHOLE_BYTES:
+            if unread or instance.range.length > WHOLE_BYTES:
                 chunks = self._bucket.stream(key.tar, instance.range, version=tar_version(index))
                 return StoredFile(instance, identity, None, _checked(instance, chunks))
             read = await self._bucket.read(key.tar, instance.range, version=tar_version(index))
@@ -134,16 +139,14 @@ class _Run:
             yield piece
 
 
-async def _checked(
-    instance: StoredInstance, chunks: AsyncIterator[memoryview]
-) -> AsyncIterator[bytes | memoryview]:
+async def _checked(instance: StoredInstance, chunks: AsyncIterator[memoryview]) -> AsyncIterator[bytes | memoryview]:
     """The chunks as they come; the last one leaves only when the checksum over all of them is right."""
     checksum = google_crc32c.Checksum()
     remaining = instance.range.length
     async for chunk in chunks:
         remaining -= len(chunk)
         if instance.crc32c is not None:
-            checksum.update(chunk)
+            checksum.update(bytes(chunk))  # the C function takes nothing but bytes
             if remaining == 0 and int.from_bytes(checksum.digest(), "big") != instance.crc32c:
                 raise InstanceUnreadable(_mismatch(instance))
         yield chunk

@@ -63,7 +63,9 @@ class Metadata:
         groups = [await self._pieces(index, mode, coding, root) for index in indexes]
         return MetadataBody(
             parts=array(groups, coding),
-            etag=_etag([index.identity for index in indexes], mode, self._rules if mode == "extrapolate" else "", root, coding),
+            etag=_etag(
+                [index.identity for index in indexes], mode, self._rules if mode == "extrapolate" else "", root, coding
+            ),
             is_deep=all(index.header.depth == "deep" for index in indexes),
         )
 
@@ -71,9 +73,10 @@ class Metadata:
         """The full metadata of one instance, as an array of one. Raises also InstanceNotFound."""
         index = await self._shelf.get(key, with_metadata=True)
         instance = index.instance(instance_uid)
-        large = index.record(instance.ordinal).json_length > _OFF_LOOP_BYTES
-        prepare = _instance_piece, index, instance.ordinal, coding, root
-        piece = await asyncio.to_thread(*prepare) if large else _instance_piece(index, instance.ordinal, coding, root)
+        if index.record(instance.ordinal).json_length > _OFF_LOOP_BYTES:
+            piece = await asyncio.to_thread(_instance_piece, index, instance.ordinal, coding, root)
+        else:
+            piece = _instance_piece(index, instance.ordinal, coding, root)
         return MetadataBody(
             parts=array([[piece]], coding),
             etag=_etag([index.identity, instance.uid], "full", "", root, coding),
@@ -81,8 +84,9 @@ class Metadata:
         )
 
     async def _pieces(self, index: SeriesIndex, mode: MetadataMode, coding: Coding, root: str) -> list[Piece]:
-        if mode == "full" and coding != "identity" and root == index.header.root:
-            return index.pieces(coding)
+        stored = index.pieces(coding) if mode == "full" and root == index.header.root else None
+        if stored is not None:
+            return stored
         if mode == "full" and coding == "identity":  # large and quickly made again: not kept
             return await asyncio.to_thread(self._variant, index, mode, coding, root)
         name = (index.identity, index.key, mode, coding, root)

@@ -9,12 +9,15 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from storage.bucket import Bucket
-from storage.dicom.p10 import Header, open_p10, read_header
-from storage.dicom.locator import PixelLocator
-from storage.dicom.pixels import locate_pixels
-from storage.dicom.window import Window
-from storage.errors import CorruptSeries, InstanceUnreadable, ObjectChanged, ObjectNotFound, SeriesInMotion, StorageError
-from storage.indexing.header_reader import check_identity, parse_range
+from storage.errors import (
+    CorruptSeries,
+    InstanceUnreadable,
+    ObjectChanged,
+    ObjectNotFound,
+    SeriesInMotion,
+    StorageError,
+)
+from storage.indexing.header_reader import InstanceSource, read_located
 from storage.indexing.shelf import IndexShelf
 from storage.keys import SeriesKey
 from storage.series_index.reader import SeriesIndex, StoredInstance
@@ -61,12 +64,14 @@ class Prover:
             return instance
         if instance.problem is not None:
             raise await self.doubt(index, f"instance {instance.uid} of {index.key}: {instance.problem}")
-        try:
-            header, locator = await self._read_header(index, instance)
-        except InstanceUnreadable as error:
-            raise await self.doubt(index, f"instance {instance.uid} of {index.key}: {error}") from error
-        index.found.remember(instance.ordinal, header.transfer_syntax_uid, locator)
-        return index.at(instance.ordinal)
+        return await self._locate(index, instance, ignore_tables=False)
+
+    async def relocated(self, index: SeriesIndex, instance: StoredInstance) -> StoredInstance:
+        """The instance with its frames told by the fragments alone, after a table was caught lying.
+
+        Raises: as `proven`.
+        """
+        return await self._locate(index, instance, ignore_tables=True)
 
     async def doubt(self, index: SeriesIndex, reason: str) -> StorageError:
         """The error for bytes that do not agree with their metadata: a rewrite under way, or damage."""
@@ -76,19 +81,16 @@ class Prover:
             return InstanceUnreadable(reason)
         return SeriesInMotion(f"{reason}; a writer's lock exists, so the series may be in the middle of a rewrite")
 
-    async def _read_header(self, index: SeriesIndex, instance: StoredInstance) -> tuple[Header, PixelLocator]:
+    async def _locate(self, index: SeriesIndex, instance: StoredInstance, *, ignore_tables: bool) -> StoredInstance:
         hint = index.hint(instance.ordinal)
-        table = None
-        if hint.positions is not None and hint.lengths is not None:
-            table = (tuple(hint.positions), tuple(hint.lengths))
-
-        def parse(window: Window) -> tuple[Header, PixelLocator]:
-            p10 = open_p10(window)
-            header = read_header(p10)
-            check_identity(header, hint.original_uid)
-            return header, locate_pixels(window, p10, header, table)
-
-        return await parse_range(self._bucket, index.key.tar, tar_version(index), instance.range, parse)
+        table = (hint.positions, hint.lengths) if hint.positions is not None and hint.lengths is not None else None
+        source = InstanceSource(self._bucket, index.key.tar, tar_version(index), instance.range)
+        try:
+            located = await read_located(source, hint.original_uid, table, ignore_tables=ignore_tables)
+        except InstanceUnreadable as error:
+            raise await self.doubt(index, f"instance {instance.uid} of {index.key}: {error}") from error
+        index.found.remember(instance.ordinal, located.header.transfer_syntax_uid, located.locator)
+        return index.at(instance.ordinal)
 
 
 def tar_version(index: SeriesIndex) -> str:

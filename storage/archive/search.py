@@ -107,7 +107,8 @@ class Searches:
         return Page(rows, max(0, matched - query.offset - len(rows)), warnings)
 
     async def _candidates(self, query: Query) -> AsyncIterator[SeriesKey]:
-        if query.study_uid is not None and query.series_uid is not None:
+        is_narrowed = any(not _is_own(condition) for condition in query.conditions)
+        if query.study_uid is not None and query.series_uid is not None and not is_narrowed:
             if not (is_path_uid(query.study_uid) and is_path_uid(query.series_uid)):
                 return
             yield SeriesKey(query.study_uid, query.series_uid)

@@ -6,18 +6,18 @@ An instance whose bytes are not its own keeps what metadata.json says of it, and
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from storage.bucket import Bucket, ObjectInfo
 from storage.cod.metadata import Entry, SeriesMetadata
 from storage.dicom.json import JsonOptions, json_chunks
-from storage.dicom.p10 import open_p10, read_header
-from storage.dicom.pixels import locate_pixels
+from storage.dicom.locator import PixelKind
+from storage.dicom.p10 import open_p10
 from storage.dicom.window import Window
 from storage.errors import InstanceUnreadable
 from storage.indexing.draft import Draft, DraftInstance, SeriesVersions, kept_of
-from storage.indexing.header_reader import FIRST_READ_BYTES, check_identity, parse_range
-from storage.indexing.quick import original_uid, place_problem, quick_instance
+from storage.indexing.header_reader import FIRST_READ_BYTES, InstanceSource, Located, read_located
+from storage.indexing.quick import hint_of, original_uid, place_problem, quick_instance
 from storage.instance_rows import ui_value
 from storage.levels import AVAILABLE_TRANSFER_SYNTAX_UID, KEPT_TAGS
 from storage.ranges import ByteRange, coalesce
@@ -103,40 +103,40 @@ class _DeepReader:
 
     async def instance(self, candidate: _Candidate, window: Window) -> DraftInstance:
         uid, entry = candidate.uid, candidate.entry
-
-        def parse(window: Window) -> DraftInstance:
-            return self._parsed(candidate, window)
-
+        source = InstanceSource(self._bucket, self._tar.key, self._tar.version, candidate.place, window)
         try:
-            return await parse_range(
-                self._bucket, self._tar.key, self._tar.version, candidate.place, parse, window
-            )
+            located = await read_located(source, original_uid(uid, entry), entry.stored_table)
+            json_place, kept = await source.parse(lambda window: self._attributes(uid, window, located))
         except InstanceUnreadable as error:
             return quick_instance(self._draft, uid, entry, str(error))
-
-    def _parsed(self, candidate: _Candidate, window: Window) -> DraftInstance:
-        uid, entry, draft = candidate.uid, candidate.entry, self._draft
-        p10 = open_p10(window)
-        header = read_header(p10)
-        check_identity(header, original_uid(uid, entry))
-        locator = locate_pixels(window, p10, header, entry.stored_table)
-        syntax = ui_value(header.transfer_syntax_uid)
-        options = JsonOptions(bulkdata_base=draft.bulkdata_base(uid), extra={AVAILABLE_TRANSFER_SYNTAX_UID: syntax})
-        json_place = draft.spool.put(json_chunks(p10, options))
-        if json_place[1] <= _LARGEST_WHOLE_JSON:
-            text = b"".join(draft.spool.get(json_place))
-            disclosed, kept = draft.disclosed(text, kept_of(text))
-            if disclosed is not text:
-                json_place = draft.spool.put((disclosed,))
-        else:
-            only = JsonOptions(bulkdata_base=draft.bulkdata_base(uid), only=KEPT_TAGS)
-            kept = kept_of(b"".join(json_chunks(p10, only)))
         return DraftInstance(
             uid=uid,
             place=candidate.place,
             crc32c=entry.crc32c,
-            transfer_syntax_uid=header.transfer_syntax_uid,
+            transfer_syntax_uid=located.header.transfer_syntax_uid,
             kept={**kept, 0x00080018: ui_value(uid)},
             json_place=json_place,
-            locator=locator.to_bytes(),
+            locator=located.locator.to_bytes(),
+            hint=hint_of(uid, entry),
         )
+
+    def _attributes(self, uid: str, window: Window, located: Located) -> tuple[tuple[int, int], dict[int, bytes]]:
+        """Spool the attributes of an instance; returns where they lie, and those that derived rows keep."""
+        draft, p10 = self._draft, open_p10(window)
+        syntax = ui_value(located.header.transfer_syntax_uid)
+        options = JsonOptions(bulkdata_base=draft.bulkdata_base(uid), extra={AVAILABLE_TRANSFER_SYNTAX_UID: syntax})
+        place = draft.spool.put(json_chunks(p10, options, tail_start=_tail_start(located)))
+        if place[1] > _LARGEST_WHOLE_JSON and draft.uid_map is None:
+            return place, kept_of(b"".join(json_chunks(p10, replace(options, only=KEPT_TAGS))))
+        text = b"".join(draft.spool.get(place))
+        disclosed, kept = draft.disclosed(text, kept_of(text))
+        return (place if disclosed is text else draft.spool.put((disclosed,))), kept
+
+
+def _tail_start(located: Located) -> int | None:
+    """Where attributes behind encapsulated pixels begin (digital signatures, say); None if nothing tells."""
+    locator = located.locator
+    if locator.kind is not PixelKind.ENCAPSULATED or not locator.span_stops:
+        return None
+    stop = locator.span_stops[-1]
+    return stop if 0 < stop < located.p10.stop else None

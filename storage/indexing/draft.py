@@ -6,11 +6,11 @@ from pathlib import Path
 from storage.bucket import ObjectInfo
 from storage.deid import UidMap
 from storage.instance_rows import (
-    SharedAttributes,
     instance_number,
     instance_row,
     json_object,
     parse_object,
+    shared_attributes,
     sop_classes,
     ui_value,
 )
@@ -83,9 +83,7 @@ class Draft:
 
     def write(self, path: Path, versions: SeriesVersions, depth: Depth) -> None:
         """Write the index, instances ordered by InstanceNumber, then UID (PS3.18 §8.3.4.4: a stable order)."""
-        shared = SharedAttributes()
-        for instance in self.instances:
-            shared.add(instance.kept)
+        kepts = [instance.kept for instance in self.instances]
         writer = IndexWriter(
             path,
             self.key,
@@ -100,8 +98,8 @@ class Draft:
                 place = instance.json_place
                 writer.add(self._indexed(instance), None if place is None else self.spool.get(place))
             writer.finish(
-                shared=json_object(shared.elected(self.key)),
-                sop_classes=sop_classes(instance.kept for instance in self.instances),
+                shared=json_object(shared_attributes(kepts, self.key)),
+                sop_classes=sop_classes(kepts),
             )
         finally:
             writer.discard()

@@ -1,15 +1,19 @@
-"""Drives a parser over ranges of an object: it says which bytes it lacks, they are fetched, it starts again.
+"""Reads P10 headers by ranges of the tar: a parser says which bytes it lacks, they are fetched, it starts again.
 
 Parsers stay plain functions over a `Window` and are tested without a loop; every restart brings a larger piece, so a
-header of n bytes costs O(log n) requests and parses.
+header of n bytes costs O(log n) requests and parses. Fragments without a table are streamed once, in flat memory.
 """
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from storage.bucket import Bucket
-from storage.dicom.p10 import Header
+from storage.dicom.fragments import Fragments, FragmentScanner, FragmentsUnknown
+from storage.dicom.locator import PixelKind, PixelLocator
+from storage.dicom.p10 import P10, Header, open_p10, read_header
+from storage.dicom.pixels import StoredTable, locate_pixels
 from storage.dicom.window import MissingBytes, Window
 from storage.errors import InstanceUnreadable
 from storage.ranges import ByteRange
@@ -24,39 +28,102 @@ _OFF_LOOP_BYTES = 4 << 20
 """Windows above this are parsed in a thread: below, a parse takes less than the hop."""
 
 
-async def parse_range(
-    bucket: Bucket,
-    key: str,
-    version: str,
-    place: ByteRange,
-    parse: Callable[[Window], Result],
-    window: Window | None = None,
-) -> Result:
-    """Run `parse` over the bytes of `place`, fetching what it asks for.
+class InstanceSource:
+    """The bytes of one instance in a tar of one version, loaded as far as somebody asked."""
+
+    def __init__(self, bucket: Bucket, key: str, version: str, place: ByteRange, window: Window | None = None) -> None:
+        """`window`: what is known already."""
+        self._bucket = bucket
+        self._key = key
+        self._version = version
+        self._place = place
+        self._step = FIRST_READ_BYTES
+        self._loaded = 0
+        self.window = window if window is not None else Window(place.length)
+
+    async def parse(self, parser: Callable[[Window], Result]) -> Result:
+        """Run a synchronous parser, fetching what it asks for; positions count from the first byte of the instance.
+
+        Raises:
+            InstanceUnreadable: from the parser, or when it asks for more pieces than any sound file needs.
+            FragmentsUnknown: from the parser; reading them all into memory is not for here.
+            ObjectChanged, ObjectTruncated, StorageUnavailable: from the bucket.
+        """
+        for _ in range(_MOST_READS):
+            try:
+                if self._loaded > _OFF_LOOP_BYTES:
+                    return await asyncio.to_thread(parser, self.window)
+                return parser(self.window)
+            except FragmentsUnknown:
+                raise
+            except MissingBytes as missing:
+                await self._load(missing)
+        raise InstanceUnreadable(f"the instance at {self._place.start} asks for more than {_MOST_READS} pieces")
+
+    async def scan_fragments(self, unknown: FragmentsUnknown) -> Fragments:
+        """Find the fragments by one streaming pass. Raises InstanceUnreadable."""
+        scanner = FragmentScanner(unknown.start, self._place.length)
+        rest = ByteRange(unknown.start, self._place.length).shifted(self._place.start)
+        async for chunk in self._bucket.stream(self._key, rest, version=self._version):
+            scanner.feed(chunk)
+            if scanner.is_finished:
+                break
+        return scanner.finish()
+
+    async def _load(self, missing: MissingBytes) -> None:
+        stop = min(self._place.length, max(missing.stop, missing.start + self._step))
+        wanted = ByteRange(missing.start, stop).shifted(self._place.start)
+        self.window.add(missing.start, (await self._bucket.read(self._key, wanted, version=self._version)).data)
+        self._loaded += wanted.length
+        self._step = min(self._step * 4, _LARGEST_STEP_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A proven instance: its header, and where its frames are."""
+
+    p10: P10
+    header: Header
+    locator: PixelLocator
+
+
+async def read_located(
+    source: InstanceSource, original_uid: str, stored_table: StoredTable | None, *, ignore_tables: bool = False
+) -> Located:
+    """Prove an instance by its header, and find its frames.
+
+    Pixels whose frames cannot be told apart do not spoil the rest: their locator is of kind DOUBTFUL.
 
     Args:
-        parse: a synchronous parser; its positions count from `place.start`.
-        window: what is known already.
+        original_uid: the SOP Instance UID that the header must have.
+        ignore_tables: tell frames by their fragments alone, after a table was caught lying.
 
     Raises:
-        InstanceUnreadable: from the parser, or when it asks for more pieces than any sound file needs.
+        InstanceUnreadable: the header is that of another instance, or has no readable structure.
         ObjectChanged, ObjectTruncated, StorageUnavailable: from the bucket.
     """
-    window = window if window is not None else Window(place.length)
-    step = FIRST_READ_BYTES
-    loaded = 0
-    for _ in range(_MOST_READS):
+
+    def parse(window: Window) -> tuple[P10, Header]:
+        p10 = open_p10(window)
+        header = read_header(p10)
+        check_identity(header, original_uid)
+        return p10, header
+
+    p10, header = await source.parse(parse)
+    fragments: Fragments | None = None
+
+    def locate(window: Window) -> PixelLocator:
+        return locate_pixels(window, p10, header, stored_table, fragments=fragments, ignore_tables=ignore_tables)
+
+    try:
         try:
-            if loaded > _OFF_LOOP_BYTES:
-                return await asyncio.to_thread(parse, window)
-            return parse(window)
-        except MissingBytes as missing:
-            stop = min(place.length, max(missing.stop, missing.start + step))
-            wanted = ByteRange(missing.start, stop).shifted(place.start)
-            window.add(missing.start, (await bucket.read(key, wanted, version=version)).data)
-            loaded += wanted.length
-            step = min(step * 4, _LARGEST_STEP_BYTES)
-    raise InstanceUnreadable(f"{key}: the instance at {place.start} asks for more than {_MOST_READS} pieces")
+            locator = await source.parse(locate)
+        except FragmentsUnknown as unknown:
+            fragments = await source.scan_fragments(unknown)
+            locator = await source.parse(locate)
+    except InstanceUnreadable:
+        locator = PixelLocator(PixelKind.DOUBTFUL)
+    return Located(p10, header, locator)
 
 
 def check_identity(header: Header, original_uid: str) -> None:

@@ -12,9 +12,17 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from storage.bucket import Bucket, ObjectInfo, open_bucket
+from storage.cod.entry import DEFAULT_LIMITS
 from storage.cod.metadata import SeriesMetadata, parse_series_metadata
 from storage.deid import UidMap
-from storage.errors import InstanceUnreadable, ObjectChanged, ObjectNotFound, SeriesNotFound, StorageError
+from storage.errors import (
+    CorruptSeries,
+    InstanceUnreadable,
+    ObjectChanged,
+    ObjectNotFound,
+    SeriesNotFound,
+    StorageError,
+)
 from storage.indexing.deep import fill_deep
 from storage.indexing.draft import Draft, SeriesVersions
 from storage.indexing.quick import fill_quick, original_uid
@@ -23,6 +31,7 @@ from storage.series_index.layout import Depth
 from storage.series_index.reader import SeriesIndex, UnusableIndex
 from storage.spool import Spool
 from storage.state import StateFolder
+from storage.together import together
 
 logger = logging.getLogger(__name__)
 
@@ -68,16 +77,22 @@ class Indexer:
                 logger.info("%s changed while it was read; reading it again", key)
 
     async def _versions(self, key: SeriesKey) -> tuple[bytes, SeriesVersions]:
+        info, tar = await together((self._described(key.metadata), self._described(key.tar)))
+        if info is None:
+            raise SeriesNotFound(f"no {key}")
+        if info.size > DEFAULT_LIMITS.max_bytes:
+            raise CorruptSeries(f"{key}: metadata.json has {info.size} bytes, more than {DEFAULT_LIMITS.max_bytes}")
         try:
-            metadata = await self._bucket.read(key.metadata)
+            metadata = await self._bucket.read(key.metadata, version=info.version)
         except ObjectNotFound as error:
-            raise SeriesNotFound(f"no {key}") from error
-        tar: ObjectInfo | None
+            raise SeriesNotFound(f"no {key} any more") from error
+        return bytes(metadata.data), SeriesVersions(info.version, tar)
+
+    async def _described(self, key: str) -> ObjectInfo | None:
         try:
-            tar = await self._bucket.head(key.tar)
+            return await self._bucket.head(key)
         except ObjectNotFound:
-            tar = None
-        return bytes(metadata.data), SeriesVersions(metadata.version, tar)
+            return None
 
     def _is_built(self, key: SeriesKey, depth: Depth, versions: SeriesVersions) -> bool:
         """Whether another process has put such an index in place meanwhile."""

@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 LARGEST_QUICK_BYTES = 8 << 20
 """Stored metadata of one instance above this (10^5 per-frame items) is not taken apart in memory: deep streams it."""
 
+_SYNTAX_TAG = b'"00020010"'
 _STORED_SYNTAX = re.compile(rb'"00020010":\s*\{[^{}]*"Value":\s*\[\s*("[0-9.]{1,64}")')
 """Transfer Syntax UID as the published writer leaves it among the attributes; quotes inside strings are escaped."""
 
@@ -54,7 +55,7 @@ def quick_instance(draft: Draft, uid: str, entry: Entry, problem: str | None) ->
         transfer_syntax_uid=syntax,
         kept={**kept, 0x00080018: ui_value(uid)},
         json_place=json_place,
-        hint=_hint(uid, entry) if problem is None else None,
+        hint=hint_of(uid, entry) if problem is None else None,
         problem=problem,
     )
 
@@ -86,7 +87,7 @@ def _normalised(draft: Draft, uid: str, entry: Entry) -> Normalised | None:
         stored = entry.attributes_json()
         if len(stored) > LARGEST_QUICK_BYTES:
             return None
-        syntax = _STORED_SYNTAX.search(stored)
+        syntax = _STORED_SYNTAX.match(stored, max(0, stored.rfind(_SYNTAX_TAG)))  # file meta comes last
         extra = {AVAILABLE_TRANSFER_SYNTAX_UID: b'{"vr":"UI","Value":[%b]}' % syntax[1]} if syntax else {}
         return normalise(stored, bulkdata_base=draft.bulkdata_base(uid), extra=extra)
     except InstanceUnreadable as error:
@@ -94,7 +95,8 @@ def _normalised(draft: Draft, uid: str, entry: Entry) -> Normalised | None:
         return None
 
 
-def _hint(uid: str, entry: Entry) -> Hint:
+def hint_of(uid: str, entry: Entry) -> Hint:
+    """What metadata.json claims of an instance, for whoever has to prove it or to locate its frames anew."""
     if entry.stored_table is None:
         return Hint(original_uid(uid, entry))
     positions, lengths = entry.stored_table

@@ -9,7 +9,7 @@ from storage.cod.metadata import SeriesMetadata, parse_series_metadata
 from storage.deid import UidMap
 from storage.errors import InstanceUnreadable
 from storage.indexing.draft import kept_of
-from storage.instance_rows import SharedAttributes, parse_object, sop_classes
+from storage.instance_rows import parse_object, shared_attributes, sop_classes
 from storage.keys import SeriesKey
 from storage.metadata_modes import sample_ordinals
 from storage.series_index.reader import SeriesIndex, UnusableIndex
@@ -41,10 +41,7 @@ class Summariser:
 
     def _look_over(self, data: bytes, key: SeriesKey, metadata_version: str, tar_version: str | None) -> SeriesSummary:
         parsed = parse_series_metadata(data, key)
-        shared = SharedAttributes()
-        kepts = [kept for kept in self._samples(parsed) if kept]
-        for kept in kepts:
-            shared.add(kept)
+        kepts = self._samples(parsed)
         return SeriesSummary(
             key=key,
             metadata_version=metadata_version,
@@ -52,7 +49,7 @@ class Summariser:
             is_deid=parsed.is_deid,
             instance_count=len(parsed.entries),
             sop_class_uids=tuple(sorted(sop_classes(kepts))),
-            attributes=shared.elected(key),
+            attributes=shared_attributes(kepts, key),
             depth="quick",
         )
 

@@ -72,6 +72,9 @@ def _read(path: Path) -> list[Found]:
         body = data[position + 8 : position + 8 + length]
         if len(body) != length or zlib.crc32(body) != crc:
             break
-        entries.append(msgspec.msgpack.decode(body, type=Found))
+        try:
+            entries.append(msgspec.msgpack.decode(body, type=Found))
+        except msgspec.DecodeError:  # sound, but of another format
+            break
         position += 8 + length
     return entries

@@ -39,7 +39,8 @@ class Block(msgspec.Struct, frozen=True, array_like=True):
     raw_length: int
     raw_crc32: int
     zstd: Section
-    deflate: Section
+    deflate: Section | None
+    """None in a quick index, which is there to answer soon and will not stay."""
 
 
 class Header(msgspec.Struct, frozen=True):

@@ -139,17 +139,16 @@ class SeriesIndex:
         record = self.record(ordinal)
         return bytes(self._part("kept", record.kept_start, record.kept_length))
 
-    def pieces(self, coding: Coding) -> list[Piece]:
-        """The metadata of all instances, joined by commas, as pieces of one coding."""
-        return joined((self.block_piece(number, coding) for number in range(len(self.header.blocks))), coding)
-
-    def block_piece(self, number: int, coding: Coding) -> Piece:
-        block = self.header.blocks[number]
-        if coding == "identity":
-            return Piece(self.block_json(number), block.raw_length, block.raw_crc32)
-        section = block.zstd if coding == "zstd" else block.deflate
-        data = self._view[section.start : section.start + section.length]
-        return Piece(data, block.raw_length, block.raw_crc32)
+    def pieces(self, coding: Coding) -> list[Piece] | None:
+        """The metadata of all instances, joined by commas, as stored pieces of one coding; None if it is not stored."""
+        pieces = []
+        for block in self.header.blocks:
+            section = {"zstd": block.zstd, "gzip": block.deflate, "identity": None}[coding]
+            if section is None:
+                return None
+            data = self._view[section.start : section.start + section.length]
+            pieces.append(Piece(data, block.raw_length, block.raw_crc32))
+        return joined(pieces, coding)
 
     def block_json(self, number: int) -> bytes:
         """The JSON objects of one block, joined by commas."""

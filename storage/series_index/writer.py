@@ -153,7 +153,7 @@ class IndexWriter:
 
     def _add_json(self, ordinal: int, chunks: Iterable[bytes]) -> tuple[int, int, int]:
         if self._open_block is None:
-            self._open_block = _OpenBlock(first=ordinal)
+            self._open_block = _OpenBlock(first=ordinal, with_deflate=self.depth == "deep")
         block = self._open_block
         offset = block.begin_instance()
         for chunk in chunks:
@@ -167,10 +167,9 @@ class IndexWriter:
         block, self._open_block = self._open_block, None
         if block is None:
             return
-        zstd, deflate = block.finish()
-        self._blocks.append(
-            Block(block.first, block.count, block.raw_length, block.crc, self._section(zstd), self._section(deflate))
-        )
+        zstd = self._section(block.finish_zstd())
+        deflate = self._section(block.finish_deflate()) if block.with_deflate else None
+        self._blocks.append(Block(block.first, block.count, block.raw_length, block.crc, zstd, deflate))
 
     def _section(self, data: bytes) -> Section:
         start = self._position
@@ -184,10 +183,11 @@ class IndexWriter:
 
 
 class _OpenBlock:
-    """A block being filled: both compressors are fed, only compressed bytes are kept."""
+    """A block being filled: the compressors are fed, only compressed bytes are kept."""
 
-    def __init__(self, first: int) -> None:
+    def __init__(self, first: int, *, with_deflate: bool) -> None:
         self.first = first
+        self.with_deflate = with_deflate
         self.count = 0
         self.raw_length = 0
         self.crc = 0
@@ -206,9 +206,11 @@ class _OpenBlock:
         self.raw_length += len(chunk)
         self.crc = zlib.crc32(chunk, self.crc)
         self._zstd_out.append(self._zstd.compress(chunk))
-        self._deflate_out.append(self._deflate.compress(chunk))
+        if self.with_deflate:
+            self._deflate_out.append(self._deflate.compress(chunk))
 
-    def finish(self) -> tuple[bytes, bytes]:
-        self._zstd_out.append(self._zstd.flush())
-        self._deflate_out.append(self._deflate.flush(zlib.Z_FULL_FLUSH))
-        return b"".join(self._zstd_out), b"".join(self._deflate_out)
+    def finish_zstd(self) -> bytes:
+        return b"".join((*self._zstd_out, self._zstd.flush()))
+
+    def finish_deflate(self) -> bytes:
+        return b"".join((*self._deflate_out, self._deflate.flush(zlib.Z_FULL_FLUSH)))

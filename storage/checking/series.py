@@ -1,0 +1,186 @@
+"""One series held against itself: metadata.json against the headers in the tar, its tables against the frames."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from datetime import UTC, datetime
+
+import google_crc32c
+
+from storage.bucket import Bucket, ObjectInfo
+from storage.checking.findings import Finding, Kind
+from storage.cod.lock import describe_lock
+from storage.cod.metadata import Entry, SeriesMetadata, parse_series_metadata
+from storage.cod.tar import member_name, read_members
+from storage.dicom.locator import PixelKind, PixelLocator
+from storage.errors import CorruptSeries, InstanceUnreadable
+from storage.indexing.deep import fill_deep
+from storage.indexing.draft import Draft, DraftInstance, SeriesVersions
+from storage.indexing.quick import fill_quick
+from storage.instance_rows import parse_object
+from storage.keys import SeriesKey, SeriesObject
+from storage.ranges import ByteRange
+from storage.spool import Spool
+
+_TAGS_SHOWN = 8
+Objects = Mapping[SeriesObject, ObjectInfo]
+
+
+async def check_series(bucket: Bucket, key: SeriesKey, objects: Objects, *, all_bytes: bool) -> AsyncIterator[Finding]:
+    """Everything that is wrong with one series.
+
+    Args:
+        objects: what the bucket holds of it.
+        all_bytes: read every instance whole and compare its checksum, not only its header.
+
+    Raises:
+        StorageUnavailable: the bucket does not answer.
+    """
+    for finding in await _beside(bucket, key, objects):
+        yield finding
+    metadata_info, tar = objects.get(SeriesObject.METADATA), objects.get(SeriesObject.TAR)
+    if metadata_info is None:
+        if tar is not None:
+            yield Finding(key, Kind.MISSING_METADATA, f"a tar of {tar.size} bytes")
+        return
+    try:
+        read = await bucket.read(key.metadata, version=metadata_info.version)
+        metadata = await asyncio.to_thread(parse_series_metadata, bytes(read.data), key)
+    except CorruptSeries as error:
+        yield Finding(key, Kind.UNREADABLE_METADATA, str(error))
+        return
+    if not metadata.entries:
+        yield Finding(key, Kind.EMPTY, "metadata.json lists no instance")
+        return
+    if tar is None:
+        yield Finding(key, Kind.MISSING_TAR, f"metadata.json lists {len(metadata.entries)} instances")
+        return
+    for finding in await _instances(bucket, metadata, SeriesVersions(metadata_info.version, tar)):
+        yield finding
+    for finding in await _members(bucket, metadata, tar):
+        yield finding
+    if all_bytes:
+        async for finding in _checksums(bucket, metadata, tar):
+            yield finding
+
+
+async def _beside(bucket: Bucket, key: SeriesKey, objects: Objects) -> list[Finding]:
+    """The lock, the error log, the missing index."""
+    found = []
+    lock = objects.get(SeriesObject.LOCK)
+    if lock is not None:
+        age = datetime.now(UTC) - datetime.fromtimestamp(lock.updated, UTC)
+        found.append(Finding(key, Kind.LOCK, f"{await describe_lock(bucket, key)}; {age.days} days old"))
+    if SeriesObject.ERROR_LOG in objects:
+        found.append(Finding(key, Kind.ERROR_LOG, f"error.log of {objects[SeriesObject.ERROR_LOG].size} bytes"))
+    if SeriesObject.TAR in objects and SeriesObject.INDEX not in objects:
+        found.append(Finding(key, Kind.MISSING_INDEX, "index.sqlite is not there"))
+    return found
+
+
+async def _instances(bucket: Bucket, metadata: SeriesMetadata, versions: SeriesVersions) -> list[Finding]:
+    """What the headers say against what metadata.json says, instance by instance."""
+    key = metadata.key
+    findings: list[Finding] = []
+    with Spool() as spool:
+        stored = Draft(key, spool, root="", uid_map=None)
+        await asyncio.to_thread(fill_quick, stored, metadata, versions)
+        actual = Draft(key, spool, root="", uid_map=None)
+        await fill_deep(actual, metadata, versions, bucket)
+        quick = {instance.uid: instance for instance in stored.instances}
+        for instance in actual.instances:
+            entry = metadata.entries[instance.uid]
+            if entry.names_other_place(key):
+                findings.append(Finding(key, Kind.FOREIGN_URI, "its uri names another tar", instance.uid))
+            if instance.problem is not None:
+                kind = Kind.TORN if "another instance" in instance.problem else Kind.UNREADABLE_INSTANCE
+                findings.append(Finding(key, kind, instance.problem, instance.uid))
+                continue
+            assert instance.locator is not None  # a deep build proves what has no problem
+            findings.extend(_about_frames(key, entry, instance, PixelLocator.from_bytes(instance.locator)))
+            lost = await asyncio.to_thread(_lost_tags, spool, quick[instance.uid], instance)
+            if lost:
+                shown = ", ".join(f"{tag:08X}" for tag in lost[:_TAGS_SHOWN])
+                more = f" and {len(lost) - _TAGS_SHOWN} more" if len(lost) > _TAGS_SHOWN else ""
+                detail = f"attributes of the header that metadata.json lacks: {shown}{more}"
+                findings.append(Finding(key, Kind.LOSSY_METADATA, detail, instance.uid))
+    return findings
+
+
+def _about_frames(key: SeriesKey, entry: Entry, instance: DraftInstance, locator: PixelLocator) -> Iterable[Finding]:
+    starts, stops = locator.span_starts, locator.span_stops
+    doubtful = [number for number, (start, stop) in enumerate(zip(starts, stops, strict=True), 1) if start == stop]
+    if doubtful:
+        detail = f"{len(doubtful)} of {locator.frame_count} frames cannot be told apart, the first is {doubtful[0]}"
+        yield Finding(key, Kind.DOUBTFUL_FRAMES, detail, instance.uid)
+    if entry.stored_table is not None and not _is_right(entry.stored_table, locator):
+        yield Finding(key, Kind.WRONG_TABLE, f"table of {len(entry.stored_table[0])} frames", instance.uid)
+
+
+def _is_right(table: tuple[tuple[int, ...], tuple[int, ...]], locator: PixelLocator) -> bool:
+    """Whether each range of a stored table holds exactly the payload of its frame."""
+    positions, lengths = table
+    if len(positions) != locator.frame_count or locator.kind is PixelKind.DEFLATED:
+        return False
+    if locator.kind is PixelKind.NATIVE:
+        length, odd_bits = divmod(locator.frame_bits, 8)
+        expected = range(locator.value_start, locator.value_start + length * len(positions), length or 1)
+        return not odd_bits and list(positions) == list(expected) and set(lengths) == {length}
+    starts = [start + 8 for start in locator.span_starts]
+    sizes = [stop - start for start, stop in zip(starts, locator.span_stops, strict=True)]
+    # the last span may run on to the end of the instance: its length is proven when it is read
+    return list(positions) == starts and list(lengths[:-1]) == sizes[:-1] and lengths[-1] <= sizes[-1]
+
+
+def _lost_tags(spool: Spool, quick: DraftInstance, deep: DraftInstance) -> list[int]:
+    if quick.json_place is None or deep.json_place is None:
+        lacking = deep.kept.keys() - quick.kept.keys()
+        return sorted(lacking)
+    stored = parse_object(b"".join(spool.get(quick.json_place)))
+    actual = parse_object(b"".join(spool.get(deep.json_place)))
+    return sorted(actual.keys() - stored.keys())
+
+
+async def _members(bucket: Bucket, metadata: SeriesMetadata, tar: ObjectInfo) -> list[Finding]:
+    """Members that only metadata.json knows, or only the tar."""
+    key = metadata.key
+    places = {entry.start: uid for uid, entry in metadata.entries.items() if entry.problem is None}
+    try:
+        walked = await _walk(bucket, tar)
+    except (CorruptSeries, InstanceUnreadable) as error:
+        return [Finding(key, Kind.HIDDEN_MEMBER, f"the tar cannot be walked: {error}")]
+    findings = [
+        Finding(key, Kind.ORPHAN_MEMBER, f"{size} bytes at {start}")
+        for start, (name, size) in walked.items()
+        if start not in places and name.endswith(".dcm")
+    ]
+    findings.extend(
+        Finding(key, Kind.HIDDEN_MEMBER, f"at {start}, behind a gap in the tar", uid)
+        for start, uid in places.items()
+        if start not in walked and member_name(uid) not in {name for name, _ in walked.values()}
+    )
+    return findings
+
+
+async def _walk(bucket: Bucket, tar: ObjectInfo) -> dict[int, tuple[str, int]]:
+    """Start → name and size of the members that a tar reader finds, by reading the headers."""
+    loop = asyncio.get_running_loop()
+
+    def read(start: int, stop: int) -> bytes:
+        wanted = bucket.read(tar.key, ByteRange(start, min(stop, tar.size)), version=tar.version)
+        return bytes(asyncio.run_coroutine_threadsafe(wanted, loop).result().data)
+
+    def walk() -> dict[int, tuple[str, int]]:
+        return {member.start: (member.name, member.size) for member in read_members(read, tar.size)}
+
+    return await asyncio.to_thread(walk)
+
+
+async def _checksums(bucket: Bucket, metadata: SeriesMetadata, tar: ObjectInfo) -> AsyncIterator[Finding]:
+    for uid, entry in metadata.entries.items():
+        if entry.problem is not None or entry.crc32c is None or entry.stop > tar.size:
+            continue
+        checksum = google_crc32c.Checksum()
+        async for chunk in bucket.stream(tar.key, ByteRange(entry.start, entry.stop), version=tar.version):
+            checksum.update(bytes(chunk))
+        if int.from_bytes(checksum.digest(), "big") != entry.crc32c:
+            yield Finding(metadata.key, Kind.WRONG_CHECKSUM, f"{entry.size} bytes at {entry.start}", uid)
