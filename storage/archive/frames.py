@@ -148,8 +148,10 @@ class OpenFrames:
             self._locator = _located(self._instance)
             return await self._read_ranges(frame_indices)
         except InstanceUnreadable as error:
-            reason = f"instance {self._instance.uid} of {self._index.key}: {error}"
-            raise await self._prover.doubt(self._index, reason) from error
+            raise await self._doubt(error) from error
+
+    async def _doubt(self, error: InstanceUnreadable) -> StorageError:
+        return await self._prover.doubt(self._index, f"instance {self._instance.uid} of {self._index.key}: {error}")
 
     async def _read_ranges(self, frame_indices: Sequence[int]) -> list[bytes | memoryview]:
         locator, tar, version = self._locator, self._index.key.tar, tar_version(self._index)
@@ -199,3 +201,8 @@ def _describe(instance: StoredInstance) -> InstancePixels:
         is_video=locator.is_video,
         frame_count=locator.frame_count,
     )
+
+
+def _are_same_bytes(one: StoredInstance, other: StoredInstance) -> bool:
+    """Whether two versions of an instance hold the same file, as far as their checksums tell."""
+    return one.crc32c is not None and (one.crc32c, one.range.length) == (other.crc32c, other.range.length)
