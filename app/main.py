@@ -91,7 +91,8 @@ async def _keep_up(archive: Archive, seconds: float) -> None:
         try:
             report = await archive.sync()
             if report.added or report.changed or report.removed:
-                logger.info("catalogue: %d series, %d new, %d changed, %d gone", report.listed, report.added, report.changed, report.removed)
+                counts = report.listed, report.added, report.changed, report.removed
+                logger.info("catalogue: %d series, %d new, %d changed, %d gone", *counts)
             for note in report.notes:
                 logger.warning("%s", note)
             archive.deepening.look_again()

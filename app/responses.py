@@ -1,10 +1,12 @@
 """Answers: single parts with Range, multiparts, streams whose first bytes are there before the status is."""
 
+import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from app.byte_ranges import requested_range
 from app.coding import is_unmodified
@@ -67,6 +69,20 @@ def described(headers: Mapping[str, str], length: int | None, status: int = 200)
     return answer
 
 
+class PiecesResponse(Response):
+    """A body in memory, in pieces that are written one after the other instead of being joined first."""
+
+    def __init__(self, pieces: Sequence[Buffer], headers: Mapping[str, str]) -> None:
+        super().__init__(headers={**headers, "content-length": str(sum(len(piece) for piece in pieces))})
+        self._pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for piece in self._pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+
 async def streamed(
     request: Request, chunks: AsyncIterator[Buffer], headers: Mapping[str, str], length: int | None, status: int = 200
 ) -> Response:
@@ -83,4 +99,10 @@ async def streamed(
 async def _resumed(first: Buffer, rest: AsyncIterator[Buffer]) -> AsyncIterator[Buffer]:
     yield first
     async for chunk in rest:
+        yield chunk
+
+
+async def in_thread(chunks: Iterator[Buffer]) -> AsyncIterator[Buffer]:
+    """Chunks whose making is too much work for the event loop."""
+    while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
         yield chunk

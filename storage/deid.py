@@ -64,8 +64,7 @@ class UidMap:
             return [self._scrubbed(each, originals) for each in value]
         if isinstance(value, dict):
             return {
-                name: each if name == "BulkDataURI" else self._scrubbed(each, originals)
-                for name, each in value.items()
+                name: each if name == "BulkDataURI" else self._scrubbed(each, originals) for name, each in value.items()
             }
         return value
 

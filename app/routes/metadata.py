@@ -4,13 +4,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.negotiation import choose_metadata
-from app.responses import REVALIDATE, not_modified
+from app.responses import REVALIDATE, PiecesResponse, in_thread, not_modified, streamed
 from app.services import accept_of, coding_of, instance_of, root_of, series_of, services, study_of
 from storage.archive.metadata import MetadataBody
 from storage.metadata_modes import MetadataMode
 from storage.series_index.splice import Coding
 
 _VARY = "Accept, Accept-Encoding"
+_JOINED_BYTES = 256 * 1024
+"""Below this one write of a joined body is faster than several."""
 
 
 async def retrieve_study_metadata(request: Request) -> Response:
@@ -19,7 +21,7 @@ async def retrieve_study_metadata(request: Request) -> Response:
     archive, mode, coding = services(request).archive, services(request).settings.studies_metadata, coding_of(request)
     keys = await archive.series_of_study(study_of(request))
     body = await archive.metadata.of_series(keys, mode=mode, coding=coding, root=root_of(request))
-    return _answer(request, body, media_type, mode, coding)
+    return await _answer(request, body, media_type, mode, coding)
 
 
 async def retrieve_series_metadata(request: Request) -> Response:
@@ -27,7 +29,7 @@ async def retrieve_series_metadata(request: Request) -> Response:
     media_type = choose_metadata(accept_of(request))
     archive, mode, coding = services(request).archive, services(request).settings.series_metadata, coding_of(request)
     body = await archive.metadata.of_series([series_of(request)], mode=mode, coding=coding, root=root_of(request))
-    return _answer(request, body, media_type, mode, coding)
+    return await _answer(request, body, media_type, mode, coding)
 
 
 async def retrieve_instance_metadata(request: Request) -> Response:
@@ -36,10 +38,12 @@ async def retrieve_instance_metadata(request: Request) -> Response:
     key, instance_uid = instance_of(request)
     coding = coding_of(request)
     body = await services(request).archive.metadata.of_instance(key, instance_uid, coding=coding, root=root_of(request))
-    return _answer(request, body, media_type, "full", coding)
+    return await _answer(request, body, media_type, "full", coding)
 
 
-def _answer(request: Request, body: MetadataBody, media_type: str, mode: MetadataMode, coding: Coding) -> Response:
+async def _answer(
+    request: Request, body: MetadataBody, media_type: str, mode: MetadataMode, coding: Coding
+) -> Response:
     headers = {"vary": _VARY, "x-cod-metadata": "deep" if body.is_deep else "quick", "x-metadata-mode": mode}
     if body.is_deep:
         unchanged = not_modified(request, body.etag, headers)
@@ -53,4 +57,8 @@ def _answer(request: Request, body: MetadataBody, media_type: str, mode: Metadat
     if mode == "extrapolate":
         headers["warning"] = '299 codweb "Some attributes are extrapolated from a sample of instances."'
     headers["content-type"] = media_type
+    if body.chunks is not None:
+        return await streamed(request, in_thread(body.chunks), headers, None)
+    if body.length > _JOINED_BYTES:
+        return PiecesResponse(body.parts, headers)
     return Response(b"".join(body.parts), headers=headers)

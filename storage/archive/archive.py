@@ -58,7 +58,7 @@ class Archive:
         prover = Prover(bucket, self.shelf)
         self.frames = Frames(bucket, prover)
         self.instances = Instances(bucket, self.shelf, prover)
-        self.metadata = Metadata(self.shelf, prover, rules)
+        self.metadata = Metadata(self.shelf, rules)
         self.bulkdata = BulkdataReader(bucket, prover, self.frames)
         self.searches = Searches(bucket, self.catalogue, self.shelf, self.summariser)
         self.deepening = Deepening(self.shelf, self.catalogue, mode=deepen)

@@ -2,6 +2,7 @@
 
 import mmap
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,8 @@ from storage.series_index import layout
 from storage.series_index.found import FoundLog
 from storage.series_index.layout import BROKEN, FOOTER, HAS_CRC, PROVEN, RECORD, Header, Hint, Record
 from storage.series_index.splice import Coding, Piece, joined
+
+CHUNK_BYTES = 1 << 20
 
 
 class UnusableIndex(Exception):
@@ -150,18 +153,34 @@ class SeriesIndex:
             pieces.append(Piece(data, block.raw_length, block.raw_crc32))
         return joined(pieces, coding)
 
-    def block_json(self, number: int) -> bytes:
-        """The JSON objects of one block, joined by commas."""
-        block = self.header.blocks[number]
-        section = block.zstd
+    @property
+    def json_bytes(self) -> int:
+        """Bytes of the full metadata, uncompressed."""
+        return sum(block.raw_length for block in self.header.blocks)
+
+    def block_chunks(self, number: int) -> Iterator[bytes]:
+        """The JSON objects of one block, joined by commas, in chunks of bounded size."""
+        section = self.header.blocks[number].zstd
         data = self._view[section.start : section.start + section.length]
-        return zstandard.ZstdDecompressor().decompressobj().decompress(data)
+        reader = zstandard.ZstdDecompressor().stream_reader(data)
+        while chunk := reader.read(CHUNK_BYTES):
+            yield chunk
+
+    def instance_chunks(self, ordinal: int) -> Iterator[bytes]:
+        """The DICOM JSON object of one instance, in chunks of bounded size; decodes one block."""
+        record = self.record(ordinal)
+        position, stop = 0, record.block_offset + record.json_length
+        for chunk in self.block_chunks(record.block):
+            start = max(0, record.block_offset - position)
+            if start < len(chunk):
+                yield chunk[start : stop - position]
+            position += len(chunk)
+            if position >= stop:
+                return
 
     def instance_json(self, ordinal: int) -> bytes:
-        """The DICOM JSON object of one instance; decodes one block."""
-        record = self.record(ordinal)
-        block = self.block_json(record.block)
-        return block[record.block_offset : record.block_offset + record.json_length]
+        """The DICOM JSON object of one instance."""
+        return b"".join(self.instance_chunks(ordinal))
 
     def record(self, ordinal: int) -> Record:
         return Record(*RECORD.unpack_from(self._map, self.header.records.start + ordinal * RECORD.size))
