@@ -7,7 +7,7 @@ import google_crc32c
 
 from storage.archive.proof import Prover, tar_version
 from storage.bucket import Bucket
-from storage.errors import CorruptSeries, InstanceUnreadable, Withheld
+from storage.errors import CorruptSeries, InstanceUnreadable, ObjectNotFound, Withheld
 from storage.indexing.shelf import IndexShelf
 from storage.keys import SeriesKey
 from storage.ranges import PlannedRead, coalesce
@@ -77,6 +77,8 @@ class Instances:
             identity = index.identity, instance.uid
             if unread or instance.range.length > WHOLE_BYTES:
                 chunks = self._bucket.stream(key.tar, instance.range, version=tar_version(index))
+                if not unread:  # a replaced tar is noticed while there is still time to read the new one
+                    chunks = _begun(await anext(chunks), chunks)
                 return StoredFile(instance, identity, None, _checked(instance, chunks))
             read = await self._bucket.read(key.tar, instance.range, version=tar_version(index))
             checksum = google_crc32c.value(bytes(read.data)) if instance.crc32c is not None else None
@@ -94,12 +96,21 @@ class Instances:
             Withheld: as `file`.
         """
         index = await self._shelf.get(key, depth="deep")
+        if await self._tar_version(key) != index.header.tar_version:  # a stream that has begun cannot begin again
+            await self._shelf.refresh(key)
+            index = await self._shelf.get(key, depth="deep")
         _check_disclosable(index)
         instances = sorted(index.all_instances(), key=lambda instance: instance.range.start)
         for instance in instances:
             if instance.problem is not None:
                 raise await self._prover.doubt(index, f"instance {instance.uid} of {key}: {instance.problem}")
         return SeriesFiles(index, instances)
+
+    async def _tar_version(self, key: SeriesKey) -> str | None:
+        try:
+            return (await self._bucket.head(key.tar)).version
+        except ObjectNotFound:
+            return None
 
     async def files(self, series: SeriesFiles) -> AsyncIterator[StoredFile]:
         """The files of a series, read as one stream; each must be consumed to its end before the next is taken."""
@@ -149,6 +160,12 @@ async def _checked(instance: StoredInstance, chunks: AsyncIterator[memoryview]) 
             checksum.update(bytes(chunk))  # the C function takes nothing but bytes
             if remaining == 0 and int.from_bytes(checksum.digest(), "big") != instance.crc32c:
                 raise InstanceUnreadable(_mismatch(instance))
+        yield chunk
+
+
+async def _begun(first: memoryview, rest: AsyncIterator[memoryview]) -> AsyncIterator[memoryview]:
+    yield first
+    async for chunk in rest:
         yield chunk
 
 
