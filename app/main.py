@@ -15,6 +15,7 @@ from starlette.routing import Route
 from app import __version__
 from app.middleware import Cors, Paths, Problems
 from app.routes import RETRIEVE, Resource, search, service
+from app.routes.dispatch import Retrieve
 from app.services import SERVICE_PREFIX, Services
 from app.settings import Settings
 from storage.archive import Archive
@@ -51,10 +52,9 @@ def create_app(settings: Settings, bucket: Bucket | None = None) -> FastAPI:
     app.include_router(search.router, prefix=SERVICE_PREFIX)
     for route in search.router.routes:  # FastAPI answers HEAD only where it is told, and then documents it twice
         app.router.routes.append(Route(SERVICE_PREFIX + route.path, search.search, methods=["HEAD"]))  # type: ignore[attr-defined]  # all are APIRoutes
-    for resource in RETRIEVE:
-        app.router.routes.append(Route(SERVICE_PREFIX + resource.path, resource.endpoint, methods=["GET", "HEAD"]))
     app.add_exception_handler(HTTPException, _reraise)
     # the last one added is the outermost
+    app.add_middleware(Retrieve)
     app.add_middleware(Paths)
     app.add_middleware(Problems)
     app.add_middleware(Cors, origins=settings.cors_origins)
@@ -87,9 +87,14 @@ def _shown_host(host: str) -> str:
 
 async def _keep_up(archive: Archive, seconds: float) -> None:
     """Sync at start and then every so often; a failing bucket is tried again."""
+    was_empty = False
     while True:
         try:
             report = await archive.sync()
+            if report.listed == 0 and not was_empty:
+                where = archive.bucket.url
+                logger.warning("no series below studies/ of %s: is it the folder that holds studies/?", where)
+            was_empty = report.listed == 0
             if report.added or report.changed or report.removed:
                 counts = report.listed, report.added, report.changed, report.removed
                 logger.info("catalogue: %d series, %d new, %d changed, %d gone", *counts)

@@ -54,13 +54,17 @@ class Multipart:
         return _one_line(value if self.transfer_syntax is None else f"{value}; transfer-syntax={self.transfer_syntax}")
 
     def join_small(self, parts: Iterable[tuple[PartHead, Buffer]]) -> bytes:
-        """The whole body at once, for parts that are in memory anyway: one write is faster than many."""
+        """The whole body at once, for small parts that are in memory anyway: one write is faster than many."""
+        return b"".join(self.pieces(parts))
+
+    def pieces(self, parts: Iterable[tuple[PartHead, Buffer]]) -> list[Buffer]:
+        """The whole body in pieces, for large parts that are in memory anyway: nothing is copied."""
         pieces: list[Buffer] = []
         for head, body in parts:
             _check_length(head, _size(body))
             pieces += (self._opening(head, is_first=not pieces), body)
         pieces.append(self._closing(is_empty=not pieces))
-        return b"".join(pieces)
+        return pieces
 
     async def stream(self, parts: AsyncIterable[tuple[PartHead, AsyncIterable[Buffer]]]) -> AsyncIterator[Buffer]:
         """The body, piece by piece, as the parts arrive.

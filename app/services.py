@@ -1,8 +1,8 @@
 """What a route needs and where it finds it: the archive, the settings, and what the request says of itself."""
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from starlette.requests import Request
 
@@ -40,11 +40,25 @@ def root_of(request: Request) -> str:
     """The service root by which the client reached this server. Raises UnknownHost."""
     settings = services(request).settings
     server = request.scope.get("server")
-    return service_root(
-        request.url.scheme if request.scope.get("scheme") is None else str(request.scope["scheme"]),
-        _joined_headers(request),
-        request.client.host if request.client is not None else None,
+    return _service_root(
+        settings,
+        str(request.scope.get("scheme", "http")),
+        _addressing_headers(request),
+        request.client.host if request.client is not None and settings.trusted_proxies else None,
         server[1] if server is not None else None,
+    )
+
+
+@lru_cache(maxsize=256)
+def _service_root(
+    settings: Settings, scheme: str, headers: tuple[tuple[str, str], ...], peer: str | None, port: int | None
+) -> str:
+    """Remembered: clients come by few addresses, and each answer has a link."""
+    return service_root(
+        scheme,
+        dict(headers),
+        peer,
+        port,
         prefix=SERVICE_PREFIX,
         public_url=settings.public_url or None,
         trusted_proxies=settings.proxy_networks,
@@ -86,11 +100,11 @@ def instance_of(request: Request) -> tuple[SeriesKey, str]:
     return series_of(request), path_uid(request.path_params["instance_uid"])
 
 
-def _joined_headers(request: Request) -> Mapping[str, str]:
+def _addressing_headers(request: Request) -> tuple[tuple[str, str], ...]:
+    """Host and what proxies add to it; several lines of one name joined by commas."""
     headers: dict[str, str] = {}
     for raw_name, raw_value in request.scope["headers"]:
-        name = raw_name.decode("latin-1")
-        if name == "host" or name == "forwarded" or name.startswith("x-forwarded-"):
-            value = raw_value.decode("latin-1")
+        if raw_name == b"host" or raw_name == b"forwarded" or raw_name.startswith(b"x-forwarded-"):
+            name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
             headers[name] = f"{headers[name]},{value}" if name in headers else value
-    return headers
+    return tuple(headers.items())

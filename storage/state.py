@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from storage.errors import StorageUnavailable
 from storage.keys import SeriesKey
 
 
@@ -23,14 +24,21 @@ class StateFolder:
     """Paths of the derived state of one datastore."""
 
     def __init__(self, base: Path, datastore_url: str) -> None:
-        """Create the folder of `datastore_url` below `base` if it is not there."""
+        """Create the folder of `datastore_url` below `base` if it is not there.
+
+        Raises:
+            StorageUnavailable: it cannot be made, or not written to.
+        """
         digest = hashlib.sha256(datastore_url.encode()).hexdigest()[:16]
         name = re.sub(r"[^0-9A-Za-z]+", "-", datastore_url.rstrip("/").rsplit("/", 1)[-1]).strip("-")[:40]
         self.path = base / f"{name or 'datastore'}-{digest}"
-        self.path.mkdir(parents=True, exist_ok=True)
         note = self.path / "datastore.txt"
-        if not note.exists():
-            note.write_text(datastore_url + "\n", encoding="utf-8")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not note.exists():
+                note.write_text(datastore_url + "\n", encoding="utf-8")
+        except OSError as error:
+            raise StorageUnavailable(f"the state folder {self.path} cannot be made: {error.strerror}") from error
 
     @property
     def catalogue(self) -> Path:

@@ -42,13 +42,18 @@ def check(
     """
     errors = Console(stderr=True)
     if study and not is_path_uid(study):
-        errors.print("codweb check: --study is not a UID", markup=False, highlight=False)
+        errors.print("codweb check: --study is not a UID", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2)
     try:
         findings, series = asyncio.run(_run(datastore, study, errors, all_bytes=all_bytes))
     except (StorageError, ValueError) as error:
-        errors.print(f"codweb check: {error}", markup=False, highlight=False)
+        errors.print(f"codweb check: {error}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
+    if series == 0:  # a wrong folder must not read as a sound one
+        place = f"studies/{study}" if study else "studies/"
+        message = f"codweb check: no series below {place} of {datastore}: is it the folder that holds studies/?"
+        errors.print(message, markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(2)
     if json_report:
         typer.echo(json.dumps({"series": series, "findings": [_as_json(finding) for finding in findings]}, indent=2))
     else:
@@ -62,7 +67,7 @@ async def _run(datastore: str, study: str, console: Console, *, all_bytes: bool)
     findings: list[Finding] = []
     try:
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-        with Progress(*columns, console=console, transient=True) as bars:
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
             task = bars.add_task("checking")
             count = 0
 

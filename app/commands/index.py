@@ -43,7 +43,7 @@ def index(
         settings = read_settings(datastore=datastore or None, state_dir=state)
         failures = asyncio.run(_run(settings, console, watch=watch, build=not catalogue_only))
     except (StorageError, ValueError, OSError) as error:
-        console.print(f"codweb index: {error}", markup=False, highlight=False)
+        console.print(f"codweb index: {error}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
@@ -71,18 +71,20 @@ async def _once(archive: Archive, console: Console, *, build: bool) -> int:
         TimeRemainingColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as bars:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         looking = bars.add_task("looking over the datastore", total=None)
         report = await archive.sync(lambda report: bars.update(looking, completed=report.listed))
         failures = await _build(archive, bars) if build else {}
     status = await archive.catalogue.status()
-    console.print(
-        f"{status.studies} studies, {status.series} series; {status.problems} series cannot be read. {report}",
-        markup=False,
-        highlight=False,
-    )
-    for key, reason in failures.items():
-        console.print(f"not indexed: {key}: {reason}", markup=False, highlight=False)
+    lines = [
+        f"{status.studies} studies, {status.series} series: {report.added} new, {report.changed} changed, "
+        f"{report.removed} gone, {status.problems} that cannot be read"
+    ]
+    if report.listed == 0:
+        lines.append(f"no series below studies/ of {archive.bucket.url}: is it the folder that holds studies/?")
+    lines += [f"not indexed: {key}: {reason}" for key, reason in failures.items()]
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     return len(failures) + status.problems
 
 

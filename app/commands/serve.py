@@ -1,6 +1,7 @@
 """`codweb serve`: the server, and what to open once it runs."""
 
 import logging
+import os
 import signal
 import socket
 from pathlib import Path
@@ -18,6 +19,7 @@ from app.services import SERVICE_PREFIX
 from app.settings import Settings, refuse_unknown_variables
 from storage.bucket import open_bucket
 from storage.errors import StorageError
+from storage.state import StateFolder
 
 
 def serve(
@@ -45,10 +47,11 @@ def serve(
     console = Console(stderr=True)
     try:
         settings = read_settings(datastore=datastore or None, host=host, port=port, state_dir=state)
-        open_bucket(settings.datastore)  # says now, in one sentence, what the lifespan would say in a trace
+        # says now, in one sentence, what the lifespan would say in a trace
+        StateFolder(settings.state_dir, open_bucket(settings.datastore).url)
         listening = _listen(settings)
     except (StorageError, ValueError, OSError) as error:
-        console.print(f"codweb serve: {_readable(error)}", markup=False, highlight=False)
+        console.print(f"codweb serve: {_readable(error)}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
     settings = settings.model_copy(update={"port": listening.getsockname()[1]})
     _start_logging(console, settings)
@@ -82,9 +85,9 @@ def _listen(settings: Settings) -> socket.socket:
     try:
         return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
     except OSError as error:
-        raise OSError(
-            f"cannot listen on {settings.host} port {settings.port}: {error.strerror}; try --port 0"
-        ) from error
+        # asyncio and socket put the address into the words again; the errors of a name look-up have negative numbers
+        reason = error.strerror if error.errno is None or error.errno < 0 else os.strerror(error.errno)
+        raise OSError(f"cannot listen on {settings.host} port {settings.port}: {reason}; try --port 0") from error
 
 
 def _run(server: uvicorn.Server, listening: socket.socket) -> None:
@@ -103,8 +106,13 @@ def _run(server: uvicorn.Server, listening: socket.socket) -> None:
 
 
 def _start_logging(console: Console, settings: Settings) -> None:
-    handler = RichHandler(console=console, show_path=False, markup=False, rich_tracebacks=False)
-    logging.basicConfig(level=settings.log_level.upper(), format="%(message)s", handlers=[handler], force=True)
+    """Coloured lines on a terminal; elsewhere one whole line an event, for `docker logs`, journals and grep."""
+    handler: logging.Handler = logging.StreamHandler()
+    form = "%(asctime)s %(levelname)s %(message)s"
+    if console.is_terminal:
+        handler = RichHandler(console=console, show_path=False, markup=False, rich_tracebacks=False)
+        form = "%(message)s"
+    logging.basicConfig(level=settings.log_level.upper(), format=form, handlers=[handler], force=True)
     logging.getLogger("uvicorn.error").setLevel("WARNING")
 
 

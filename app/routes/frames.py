@@ -9,12 +9,14 @@ from app.address import parse_frame_list
 from app.errors import NotAcceptable
 from app.multipart import Multipart, PartHead
 from app.negotiation import FrameForm, StoredPixels, choose_frames
-from app.responses import REVALIDATE, Buffer, described, entity_tag, not_modified, single_part, streamed
+from app.responses import REVALIDATE, Buffer, PiecesResponse, described, entity_tag, not_modified, single_part, streamed
 from app.services import accept_of, instance_of, root_of, services
 from storage.archive.frames import OpenFrames
 
-_JOINED_BYTES = 8 << 20
-"""Bodies up to this are written at once, which is faster; larger ones are streamed."""
+_HELD_BYTES = 8 << 20
+"""Frames up to this are read at once; more are streamed."""
+_COPIED_BYTES = 64 * 1024
+"""Bodies up to this are joined into one write; larger ones are cheaper to write in pieces than to copy."""
 
 
 async def retrieve_frames(request: Request) -> Response:
@@ -66,16 +68,18 @@ async def frames_answer(
     headers["content-type"] = multipart.content_type
     if request.method == "HEAD":
         return described(headers, None)
-    if size > _JOINED_BYTES:
-        parts = _parts(frames, numbers, form, base)
-        return await streamed(request, multipart.stream(parts), headers, None)
+    if size > _HELD_BYTES:
+        stream = multipart.stream(_parts(frames, numbers, form, base))
+        return await streamed(request, stream, headers, None)
     payloads = await frames.read(indices)
     headers["etag"] = _tag(frames, numbers, form)
-    joined = multipart.join_small(
+    parts = [
         (PartHead(form.part_content_type, f"{base}{number}", len(payload)), payload)
         for number, payload in zip(numbers, payloads, strict=True)
-    )
-    return Response(joined, headers=headers)
+    ]
+    if size > _COPIED_BYTES:
+        return PiecesResponse(multipart.pieces(parts), headers)
+    return Response(multipart.join_small(parts), headers=headers)
 
 
 def _tag(frames: OpenFrames, numbers: "tuple[int, ...] | range", form: FrameForm) -> str:

@@ -3,17 +3,18 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from storage.archive.frames import Frames
 from storage.archive.proof import Prover, tar_version
 from storage.bucket import Bucket
 from storage.deid import may_embed_uids
 from storage.dicom.elements import Kind, walk
+from storage.dicom.locator import PixelKind
 from storage.dicom.p10 import P10, open_p10
 from storage.dicom.values import little_endian_bytes
 from storage.dicom.window import Window
-from storage.errors import BulkdataNotFound, InstanceUnreadable, Withheld
+from storage.errors import BulkdataNotFound, InstanceUnreadable, StorageError, Withheld
 from storage.indexing.header_reader import InstanceSource
 from storage.keys import SeriesKey
 from storage.ranges import ByteRange
@@ -25,6 +26,7 @@ _DOCUMENT_MEDIA_TYPE = 0x00420012
 _DOCUMENT_LENGTH = 0x00420015
 _PATH = re.compile(r"[0-9A-Fa-f]{8}(?:/[1-9][0-9]{0,8}/[0-9A-Fa-f]{8})*", re.ASCII)
 _DEEPEST = 32
+_VR_OF_WORDS = {1: "OB", 2: "OW", 4: "OL", 8: "OV"}
 WHOLE_BYTES = 1 << 20
 
 AttributePath = tuple[int, ...]
@@ -74,13 +76,15 @@ class BulkdataReader:
             found = await self._find(index, instance, path)
             if index.header.is_deid and may_embed_uids(found.vr, path[-1]):
                 raise _withheld(f"values of VR {found.vr}")
+            if not found.little_endian and _names_pixels(path):
+                found = replace(found, vr=await self._samples_vr(index, instance))
             return OpenBulkdata(self._bucket, index, instance, path, found)
 
         return await self._prover.with_index(key, use)
 
     async def is_encapsulated(self, key: SeriesKey, instance_uid: str, path: AttributePath) -> bool:
         """Whether the path names encapsulated pixels, which are sent as frames."""
-        if len(path) != 1 or path[0] not in PIXEL_TAGS:
+        if not _names_pixels(path):
             return False
         return not (await self._frames.open(key, instance_uid)).pixels.is_native
 
@@ -88,8 +92,21 @@ class BulkdataReader:
         source = InstanceSource(self._bucket, index.key.tar, tar_version(index), instance.range)
         found = await source.parse(lambda window: find_value(open_p10(window), path))
         if found is None:
+            if _names_pixels(path) and _are_doubtful(instance):  # there is a value, so it is not absent
+                raise await self._doubt(index, instance)
             raise BulkdataNotFound(f"instance {instance.uid} of {index.key} has no bulk data at {spelled(path)}")
         return found
+
+    async def _samples_vr(self, index: SeriesIndex, instance: StoredInstance) -> str:
+        """The VR whose words are the samples of big-endian pixel data: in OW, wider ones are swapped whole too."""
+        locator = instance.locator
+        if locator is None or locator.kind is not PixelKind.NATIVE:
+            raise await self._doubt(index, instance)
+        return _VR_OF_WORDS[locator.word_bytes]
+
+    async def _doubt(self, index: SeriesIndex, instance: StoredInstance) -> StorageError:
+        reason = "the stored structure leaves it in doubt what its pixel data is"
+        return await self._prover.doubt(index, f"instance {instance.uid} of {index.key}: {reason}")
 
 
 class OpenBulkdata:
@@ -135,6 +152,14 @@ def spelled(path: AttributePath) -> str:
 
 def _withheld(what: str) -> Withheld:
     return Withheld(f"{what} may embed the original UIDs, which this datastore hides")
+
+
+def _names_pixels(path: AttributePath) -> bool:
+    return len(path) == 1 and path[0] in PIXEL_TAGS
+
+
+def _are_doubtful(instance: StoredInstance) -> bool:
+    return instance.locator is not None and instance.locator.kind is PixelKind.DOUBTFUL
 
 
 def _passes_private(path: AttributePath) -> bool:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
-from storage.archive.proof import Prover, tar_version
+from storage.archive.proof import Prover, are_same_bytes, tar_version
 from storage.bucket import Bucket
 from storage.dicom.cutting import extract_frame, frame_range
 from storage.dicom.locator import PixelKind, PixelLocator
@@ -103,7 +103,7 @@ class OpenFrames:
         except ObjectChanged as error:
             index = await self._prover.refreshed(self._index.key)
             instance = await self._prover.proven(index, self._instance.uid)
-            if _describe(instance) != self.pixels or (self._is_begun and not _are_same_bytes(instance, self._instance)):
+            if _describe(instance) != self.pixels or (self._is_begun and not are_same_bytes(instance, self._instance)):
                 raise ObjectChanged(f"instance {instance.uid} of {instance.key} was rewritten meanwhile") from error
             self._index, self._instance, self._locator = index, instance, _located(instance)
             return await self._read(frame_indices)
@@ -128,9 +128,12 @@ class OpenFrames:
             yield payload
 
     async def size_of(self, frame_indices: Sequence[int]) -> int:
-        """Bytes that reading these frames moves, repeats counted; reads none. Raises as `read` does."""
+        """Bytes that reading these frames moves, repeats counted; reads none. Raises as `read` does.
+
+        All frames of an instance that has pixels and no frame are none: what its first frame lacks is the reason.
+        """
         try:
-            return sum(frame_range(self._locator, index).length for index in frame_indices)
+            return sum(frame_range(self._locator, index).length for index in frame_indices or (0,))
         except InstanceUnreadable as error:
             raise await self._doubt(error) from error
 
@@ -201,8 +204,3 @@ def _describe(instance: StoredInstance) -> InstancePixels:
         is_video=locator.is_video,
         frame_count=locator.frame_count,
     )
-
-
-def _are_same_bytes(one: StoredInstance, other: StoredInstance) -> bool:
-    """Whether two versions of an instance hold the same file, as far as their checksums tell."""
-    return one.crc32c is not None and (one.crc32c, one.range.length) == (other.crc32c, other.range.length)

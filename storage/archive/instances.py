@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import google_crc32c
 
-from storage.archive.proof import Prover, tar_version
+from storage.archive.proof import Prover, are_same_bytes, tar_version
 from storage.bucket import Bucket
-from storage.errors import CorruptSeries, InstanceUnreadable, ObjectNotFound, Withheld
+from storage.errors import CorruptSeries, InstanceNotFound, InstanceUnreadable, ObjectChanged, Withheld
 from storage.indexing.shelf import IndexShelf
 from storage.keys import SeriesKey
 from storage.ranges import PlannedRead, coalesce
@@ -96,9 +96,6 @@ class Instances:
             Withheld: as `file`.
         """
         index = await self._shelf.get(key, depth="deep")
-        if await self._tar_version(key) != index.header.tar_version:  # a stream that has begun cannot begin again
-            await self._shelf.refresh(key)
-            index = await self._shelf.get(key, depth="deep")
         _check_disclosable(index)
         instances = sorted(index.all_instances(), key=lambda instance: instance.range.start)
         for instance in instances:
@@ -106,21 +103,42 @@ class Instances:
                 raise await self._prover.doubt(index, f"instance {instance.uid} of {key}: {instance.problem}")
         return SeriesFiles(index, instances)
 
-    async def _tar_version(self, key: SeriesKey) -> str | None:
-        try:
-            return (await self._bucket.head(key.tar)).version
-        except ObjectNotFound:
-            return None
-
     async def files(self, series: SeriesFiles) -> AsyncIterator[StoredFile]:
-        """The files of a series, read as one stream; each must be consumed to its end before the next is taken."""
+        """The files of a series, read as one stream; each must be consumed to its end before the next is taken.
+
+        Raises:
+            ObjectChanged: the tar was replaced, and its instances are not the same byte for byte, or lie otherwise.
+            CorruptSeries, StorageUnavailable: as the bucket's `stream`.
+        """
         index, instances = series.index, series.instances
         plan = coalesce([instance.range for instance in instances], gap_bytes=GAP_BYTES, span_bytes=1 << 62)
-        for planned in plan:
-            run = _Run(self._bucket.stream(index.key.tar, planned.range, version=tar_version(index)), planned)
+        for number, planned in enumerate(plan):
+            chunks = self._bucket.stream(index.key.tar, planned.range, version=tar_version(index))
+            try:
+                first = await anext(chunks, memoryview(b""))
+            except ObjectChanged as error:
+                rest = [instances[member] for later in plan[number:] for member in later.members]
+                moved = await self._moved(index.key, rest, error)
+                async for file in self.files(moved):
+                    yield file
+                return
+            run = _Run(_begun(first, chunks), planned)
             for member in planned.members:
                 instance = instances[member]
                 yield StoredFile(instance, (index.identity, instance.uid), None, _checked(instance, run.take(instance)))
+
+    async def _moved(self, key: SeriesKey, instances: list[StoredInstance], error: ObjectChanged) -> SeriesFiles:
+        """The same files in the tar as it is now: what was announced of them must stay true, and in this order."""
+        await self._shelf.refresh(key)
+        index = await self._shelf.get(key, depth="deep")
+        try:
+            moved = [index.instance(instance.uid) for instance in instances]
+        except InstanceNotFound:
+            raise error from None
+        starts = [instance.range.start for instance in moved]
+        if starts != sorted(starts) or not all(map(are_same_bytes, moved, instances)):
+            raise error
+        return SeriesFiles(index, moved)
 
 
 class _Run:

@@ -40,7 +40,7 @@ class Prover:
             SeriesNotFound, CorruptSeries, StorageUnavailable: as the shelf does.
             ObjectChanged: it changed again.
         """
-        index = await self._shelf.get(key, with_metadata=with_metadata)
+        index = await self._shelf.get(key, with_metadata=with_metadata, reads_tar=True)
         try:
             return await use(index)
         except ObjectChanged:
@@ -99,3 +99,8 @@ def tar_version(index: SeriesIndex) -> str:
     if version is None:
         raise CorruptSeries(f"{index.key}: metadata.json lists instances, and there is no tar")
     return version
+
+
+def are_same_bytes(one: StoredInstance, other: StoredInstance) -> bool:
+    """Whether two versions of an instance hold the same file, as far as their checksums tell."""
+    return one.crc32c is not None and (one.crc32c, one.range.length) == (other.crc32c, other.range.length)

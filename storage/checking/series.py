@@ -107,6 +107,12 @@ async def _instances(bucket: Bucket, metadata: SeriesMetadata, versions: SeriesV
 
 
 def _about_frames(key: SeriesKey, entry: Entry, instance: DraftInstance, locator: PixelLocator) -> Iterable[Finding]:
+    if locator.stored_kind is PixelKind.DOUBTFUL:
+        yield Finding(key, Kind.DOUBTFUL_FRAMES, "its frames cannot be told apart", instance.uid)
+        return
+    if locator.stored_kind is PixelKind.NONE and locator.is_cut:
+        yield Finding(key, Kind.DOUBTFUL_FRAMES, "the file ends within a data element", instance.uid)
+        return
     starts, stops = locator.span_starts, locator.span_stops
     doubtful = [number for number, (start, stop) in enumerate(zip(starts, stops, strict=True), 1) if start == stop]
     if doubtful:

@@ -169,10 +169,13 @@ class BuildProcess:
         return None
 
     def close(self) -> None:
-        """Stop the process; what it was building is left out."""
+        """Stop the process at once; what it was building is left out, for index files appear whole or not at all."""
         pool, self._pool = self._pool, None
         if pool is not None:
+            workers = [*pool._processes.values()]  # Python 3.14 has kill_workers() for this
             pool.shutdown(wait=False, cancel_futures=True)
+            for worker in workers:  # or the interpreter would wait for them when it exits, a large series long
+                worker.terminate()
 
     def _executor(self) -> ProcessPoolExecutor:
         if self._pool is None:

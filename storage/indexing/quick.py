@@ -18,8 +18,9 @@ from storage.series_index.layout import Hint
 
 logger = logging.getLogger(__name__)
 
-LARGEST_QUICK_BYTES = 8 << 20
-"""Stored metadata of one instance above this (10^5 per-frame items) is not taken apart in memory: deep streams it."""
+LARGEST_QUICK_BYTES = 512 << 10
+"""Stored metadata of one instance above this (some thousand per-frame items) is left to the deep road: taking it apart
+in this process would hold up every frame that is being served, 60 ms for each MiB."""
 
 _SYNTAX_TAG = b'"00020010"'
 _STORED_SYNTAX = re.compile(rb'"00020010":\s*\{[^{}]*"Value":\s*\[\s*("[0-9.]{1,64}")')

@@ -51,18 +51,22 @@ class IndexShelf:
         self.on_built: Callable[[SeriesIndex], None] | None = None
         """Called after each build, with the new index."""
 
-    async def get(self, key: SeriesKey, *, depth: Depth = "quick", with_metadata: bool = False) -> SeriesIndex:
+    async def get(
+        self, key: SeriesKey, *, depth: Depth = "quick", with_metadata: bool = False, reads_tar: bool = False
+    ) -> SeriesIndex:
         """The index of a series.
 
         Args:
             depth: "deep" waits for a deep build where only a quick index is there.
             with_metadata: the metadata blocks are needed; some quick indexes have none worth sending.
+            reads_tar: the caller reads the tar next, under the version of the index: a changed one shows itself then,
+                so an open index is held against metadata.json only.
 
         Raises:
             SeriesNotFound: the bucket holds no metadata.json for it.
             CorruptSeries, StorageUnavailable: it cannot be read.
         """
-        index = await self._current(key) or await self._build(key, "quick")
+        index = await self._current(key, with_tar=not reads_tar) or await self._build(key, "quick")
         if index.header.depth == "quick" and (depth == "deep" or (with_metadata and not index.header.has_metadata)):
             index = await self._build(key, "deep")
         return index
@@ -88,7 +92,7 @@ class IndexShelf:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._opened.clear()
 
-    async def _current(self, key: SeriesKey) -> SeriesIndex | None:
+    async def _current(self, key: SeriesKey, *, with_tar: bool) -> SeriesIndex | None:
         """An index that may be used now, or None if one must be built."""
         opened = self._opened.get(key)
         if opened is None:
@@ -99,7 +103,7 @@ class IndexShelf:
             return index
         self._opened.move_to_end(key)
         if self._bucket.cheap_head or self._revalidate_seconds == 0:
-            if await self._matches_bucket(opened.index):
+            if await self._matches_bucket(opened.index, with_tar=with_tar):
                 return opened.index
             self._opened.pop(key, None)
             return None
@@ -107,7 +111,7 @@ class IndexShelf:
             self._start_check(key, opened)
         return opened.index
 
-    async def _matches_bucket(self, index: SeriesIndex) -> bool:
+    async def _matches_bucket(self, index: SeriesIndex, *, with_tar: bool = True) -> bool:
         """Whether the index was built for the objects that the bucket holds now."""
         try:
             metadata = await self._bucket.head(index.key.metadata)
@@ -116,6 +120,8 @@ class IndexShelf:
             raise SeriesNotFound(f"no {index.key}") from error
         if metadata.version != index.header.metadata_version:
             return False
+        if not with_tar:
+            return True
         try:
             tar_version: str | None = (await self._bucket.head(index.key.tar)).version
         except ObjectNotFound:

@@ -197,7 +197,10 @@ def read_source(file: FoundFile) -> SourceFile | RefusedFile:
             p10 = source.parse(window, partial(open_p10, window))
             header = source.parse(window, partial(read_header, p10))
             sort_values = source.parse(window, partial(_sort_values, p10))
+            media_sop_class_uid = source.parse(window, lambda: p10.media_sop_class_uid)
             source.expect(source.state)
+            if MEDIA_STORAGE_DIRECTORY in (media_sop_class_uid, header.sop_class_uid):  # a real one has only the first
+                return RefusedFile(path, "a DICOMDIR: it lists other files and holds no instance")
             return _judge(file, source.state, header, sort_values)
     except OSError as error:
         return RefusedFile(path, _system_reason(error))
@@ -225,8 +228,6 @@ def _judge(
 ) -> SourceFile | RefusedFile:
     """Whether the file can have a place in a datastore."""
     path = file.path
-    if header.sop_class_uid == MEDIA_STORAGE_DIRECTORY:
-        return RefusedFile(path, "a DICOMDIR: it lists other files and holds no instance")
     named = {
         "Study Instance UID": header.study_uid,
         "Series Instance UID": header.series_uid,

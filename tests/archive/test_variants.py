@@ -19,7 +19,9 @@ OLD, NEW = "http://a:1/dicomweb", "https://proxy.example.org/x/dicomweb"
 
 
 @given(
-    texts=st.lists(st.sampled_from([f'"BulkDataURI":"{OLD}/', '"BulkDataURI":"', OLD, "http://", '"', "x"]), max_size=12),
+    texts=st.lists(
+        st.sampled_from([f'"BulkDataURI":"{OLD}/', '"BulkDataURI":"', OLD, "http://", '"', "x"]), max_size=12
+    ),
     cuts=st.lists(st.integers(0, 400), max_size=6),
 )
 def test_links_are_rewritten_wherever_chunks_are_cut(texts: list[str], cuts: list[int]) -> None:
