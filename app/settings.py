@@ -151,8 +151,10 @@ def refuse_unknown_variables() -> None:
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     for name in sorted(os.environ):
         if name.startswith(PREFIX) and name not in known and name not in _OTHER_VARIABLES:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
+            close = difflib.get_close_matches(
+                name.removeprefix(PREFIX), [each.removeprefix(PREFIX) for each in known], n=1
+            )
+            hint = f"; did you mean {PREFIX}{close[0]}?" if close else ""
             raise ValueError(f"there is no setting {name}{hint}")
 
 

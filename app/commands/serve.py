@@ -11,12 +11,13 @@ from typing import Annotated
 import typer
 import uvicorn
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from rich.console import Console
 from rich.logging import RichHandler
 
 from app.main import create_app
 from app.services import SERVICE_PREFIX
-from app.settings import Settings, refuse_unknown_variables
+from app.settings import PREFIX, Settings, refuse_unknown_variables
 from storage.bucket import open_bucket
 from storage.errors import StorageError
 from storage.state import StateFolder
@@ -51,7 +52,7 @@ def serve(
         StateFolder(settings.state_dir, open_bucket(settings.datastore).url)
         listening = _listen(settings)
     except (StorageError, ValueError, OSError) as error:
-        console.print(f"codweb serve: {_readable(error)}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"codweb serve: {error}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
     settings = settings.model_copy(update={"port": listening.getsockname()[1]})
     _start_logging(console, settings)
@@ -74,10 +75,19 @@ def read_settings(**overrides: object) -> Settings:
         ValueError: a value that does not suit its setting, or a `CODWEB_` variable that is none.
     """
     refuse_unknown_variables()
-    settings = Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]  # validated by pydantic
+    try:
+        settings = Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]  # validated by pydantic
+    except ValidationError as error:
+        raise ValueError("; ".join(map(_sentence, error.errors()))) from error
     if not settings.datastore:
         raise ValueError("name a datastore, e.g. codweb serve ./datastore (or set CODWEB_DATASTORE)")
     return settings
+
+
+def _sentence(problem: ErrorDetails) -> str:
+    """What is wrong with which setting; without the value, and without pydantic's own words around ours."""
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{PREFIX}{str(problem['loc'][0]).upper()}: {message}" if problem["loc"] else message
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -129,13 +139,3 @@ def _greet(console: Console, settings: Settings) -> None:
         "  stop with Ctrl+C",
     ):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _readable(error: Exception) -> str:
-    """The sentence of an error; of pydantic's, what is wrong with which setting."""
-    if isinstance(error, ValidationError):
-        return "; ".join(
-            f"{'CODWEB_' + str(problem['loc'][0]).upper() if problem['loc'] else 'settings'}: {problem['msg']}"
-            for problem in error.errors()
-        )
-    return str(error)
