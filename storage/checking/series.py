@@ -1,15 +1,16 @@
 """One series held against itself: metadata.json against the headers in the tar, its tables against the frames."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 
 import google_crc32c
 
 from storage.bucket import Bucket, ObjectInfo
 from storage.checking.findings import Finding, Kind
 from storage.cod.lock import describe_lock
-from storage.cod.metadata import Entry, SeriesMetadata, parse_series_metadata
+from storage.cod.metadata import Entry, SeriesMetadata, StoredTable, parse_series_metadata
 from storage.cod.tar import member_name, read_members
 from storage.dicom.locator import PixelKind, PixelLocator
 from storage.errors import CorruptSeries, InstanceUnreadable
@@ -22,6 +23,7 @@ from storage.ranges import ByteRange
 from storage.spool import Spool
 
 _TAGS_SHOWN = 8
+ITEM_HEADER_BYTES = 8
 Objects = Mapping[SeriesObject, ObjectInfo]
 
 
@@ -83,7 +85,7 @@ async def _instances(bucket: Bucket, metadata: SeriesMetadata, versions: SeriesV
     findings: list[Finding] = []
     with Spool() as spool:
         stored = Draft(key, spool, root="", uid_map=None)
-        await asyncio.to_thread(fill_quick, stored, metadata, versions)
+        await asyncio.to_thread(partial(fill_quick, stored, metadata, versions, keep_incomplete=True))
         actual = Draft(key, spool, root="", uid_map=None)
         await fill_deep(actual, metadata, versions, bucket)
         quick = {instance.uid: instance for instance in stored.instances}
@@ -96,7 +98,8 @@ async def _instances(bucket: Bucket, metadata: SeriesMetadata, versions: SeriesV
                 findings.append(Finding(key, kind, instance.problem, instance.uid))
                 continue
             assert instance.locator is not None  # a deep build proves what has no problem
-            findings.extend(_about_frames(key, entry, instance, PixelLocator.from_bytes(instance.locator)))
+            frames = _FrameCheck(bucket, key, versions, instance, PixelLocator.from_bytes(instance.locator))
+            findings.extend(await frames.findings(entry))
             lost = await asyncio.to_thread(_lost_tags, spool, quick[instance.uid], instance)
             if lost:
                 shown = ", ".join(f"{tag:08X}" for tag in lost[:_TAGS_SHOWN])
@@ -106,35 +109,59 @@ async def _instances(bucket: Bucket, metadata: SeriesMetadata, versions: SeriesV
     return findings
 
 
-def _about_frames(key: SeriesKey, entry: Entry, instance: DraftInstance, locator: PixelLocator) -> Iterable[Finding]:
-    if locator.stored_kind is PixelKind.DOUBTFUL:
-        yield Finding(key, Kind.DOUBTFUL_FRAMES, "its frames cannot be told apart", instance.uid)
-        return
-    if locator.stored_kind is PixelKind.NONE and locator.is_cut:
-        yield Finding(key, Kind.DOUBTFUL_FRAMES, "the file ends within a data element", instance.uid)
-        return
-    starts, stops = locator.span_starts, locator.span_stops
-    doubtful = [number for number, (start, stop) in enumerate(zip(starts, stops, strict=True), 1) if start == stop]
-    if doubtful:
-        detail = f"{len(doubtful)} of {locator.frame_count} frames cannot be told apart, the first is {doubtful[0]}"
-        yield Finding(key, Kind.DOUBTFUL_FRAMES, detail, instance.uid)
-    if entry.stored_table is not None and not _is_right(entry.stored_table, locator):
-        yield Finding(key, Kind.WRONG_TABLE, f"table of {len(entry.stored_table[0])} frames", instance.uid)
+class _FrameCheck:
+    """The located frames of one instance, and the offset table that is stored for them."""
 
+    def __init__(
+        self, bucket: Bucket, key: SeriesKey, versions: SeriesVersions, instance: DraftInstance, locator: PixelLocator
+    ) -> None:
+        self._bucket = bucket
+        self._key = key
+        self._versions = versions
+        self._instance = instance
+        self._locator = locator
 
-def _is_right(table: tuple[tuple[int, ...], tuple[int, ...]], locator: PixelLocator) -> bool:
-    """Whether each range of a stored table holds exactly the payload of its frame."""
-    positions, lengths = table
-    if len(positions) != locator.frame_count or locator.kind is PixelKind.DEFLATED:
-        return False
-    if locator.kind is PixelKind.NATIVE:
-        length, odd_bits = divmod(locator.frame_bits, 8)
-        expected = range(locator.value_start, locator.value_start + length * len(positions), length or 1)
-        return not odd_bits and list(positions) == list(expected) and set(lengths) == {length}
-    starts = [start + 8 for start in locator.span_starts]
-    sizes = [stop - start for start, stop in zip(starts, locator.span_stops, strict=True)]
-    # the last span may run on to the end of the instance: its length is proven when it is read
-    return list(positions) == starts and list(lengths[:-1]) == sizes[:-1] and lengths[-1] <= sizes[-1]
+    async def findings(self, entry: Entry) -> list[Finding]:
+        found = []
+        spans = zip(self._locator.span_starts, self._locator.span_stops, strict=True)
+        doubtful = [number for number, (start, stop) in enumerate(spans, 1) if start == stop]
+        if self._locator.kind is PixelKind.DOUBTFUL:
+            found.append(self._finding(Kind.DOUBTFUL_FRAMES, "no frame can be told apart from the others"))
+        elif doubtful:
+            count = self._locator.frame_count
+            detail = f"{len(doubtful)} of {count} frames cannot be told apart, the first is {doubtful[0]}"
+            found.append(self._finding(Kind.DOUBTFUL_FRAMES, detail))
+        if entry.states_table and (entry.stored_table is None or not await self._is_right(entry.stored_table)):
+            found.append(self._finding(Kind.WRONG_TABLE, f"offset table of {self._locator.frame_count} frames"))
+        return found
+
+    def _finding(self, kind: Kind, detail: str) -> Finding:
+        return Finding(self._key, kind, detail, self._instance.uid)
+
+    async def _is_right(self, table: StoredTable) -> bool:
+        """Whether each range of a stored table holds exactly the payload of its frame."""
+        positions, lengths = table
+        locator = self._locator
+        if len(positions) != locator.frame_count or locator.kind in (PixelKind.DEFLATED, PixelKind.DOUBTFUL):
+            return False
+        if locator.kind is PixelKind.NATIVE:
+            length, odd_bits = divmod(locator.frame_bits, 8)
+            expected = [locator.value_start + length * index for index in range(len(positions))]
+            return not odd_bits and list(positions) == expected and set(lengths) == {length}
+        if list(positions) != [start + ITEM_HEADER_BYTES for start in locator.span_starts]:
+            return False
+        return await self._are_items(table)
+
+    async def _are_items(self, table: StoredTable) -> bool:
+        """Whether the item in front of each range is as long as the range: one fragment, and all of it."""
+        tar = self._versions.tar
+        assert tar is not None  # the instance was located in it
+        for position, length in zip(*table, strict=True):
+            start = self._instance.place.start + position - ITEM_HEADER_BYTES
+            header = await self._bucket.read(tar.key, ByteRange(start, start + ITEM_HEADER_BYTES), version=tar.version)
+            if int.from_bytes(header.data[4:8], "little") != length:
+                return False
+        return True
 
 
 def _lost_tags(spool: Spool, quick: DraftInstance, deep: DraftInstance) -> list[int]:

@@ -68,6 +68,8 @@ class Entry:
     has_pixeldata: bool | None
     """Whether PixelData (7FE0,0010) is present; None if version 1.0 leaves it unsaid. Float pixels count as False."""
     stored_table: StoredTable | None
+    states_table: bool
+    """Whether there is an offset table at all; one that leaves the instance is stated and not kept."""
     problem: str | None
     """Why this entry cannot be used; None for a sound one. `start` and `size` mean nothing beside a problem."""
     metadata: msgspec.Raw
@@ -207,6 +209,7 @@ def _entry(key: str, fields: StoredEntry, start: int, size: int, problem: str | 
         crc32c=_crc32c(fields.crc32c),
         has_pixeldata=fields.has_pixeldata if isinstance(fields.has_pixeldata, bool) else None,
         stored_table=_table(fields.offset_tables, size),
+        states_table=isinstance(fields.offset_tables, dict) and bool(fields.offset_tables.get("CustomOffsetTable")),
         problem=problem,
         metadata=fields.metadata,
         place=_text(fields.uri) or _text(fields.url),

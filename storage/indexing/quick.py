@@ -27,13 +27,22 @@ _STORED_SYNTAX = re.compile(rb'"00020010":\s*\{[^{}]*"Value":\s*\[\s*("[0-9.]{1,
 """Transfer Syntax UID as the published writer leaves it among the attributes; quotes inside strings are escaped."""
 
 
-def fill_quick(draft: Draft, metadata: SeriesMetadata, versions: SeriesVersions) -> None:
-    """Add every entry of metadata.json to the draft. CPU-bound: about 0.2 ms an instance."""
+def fill_quick(
+    draft: Draft, metadata: SeriesMetadata, versions: SeriesVersions, *, keep_incomplete: bool = False
+) -> None:
+    """Add every entry of metadata.json to the draft. CPU-bound: about 0.3 ms an instance.
+
+    Args:
+        keep_incomplete: also keep metadata that lack what their SOP class needs.
+    """
     for uid, entry in metadata.entries.items():
-        draft.add(quick_instance(draft, uid, entry, place_problem(entry, versions)))
+        problem = place_problem(entry, versions)
+        draft.add(quick_instance(draft, uid, entry, problem, keep_incomplete=keep_incomplete))
 
 
-def quick_instance(draft: Draft, uid: str, entry: Entry, problem: str | None) -> DraftInstance:
+def quick_instance(
+    draft: Draft, uid: str, entry: Entry, problem: str | None, *, keep_incomplete: bool = False
+) -> DraftInstance:
     """One entry as metadata.json tells it.
 
     Args:
@@ -45,7 +54,7 @@ def quick_instance(draft: Draft, uid: str, entry: Entry, problem: str | None) ->
     if normalised is not None:
         syntax = normalised.transfer_syntax_uid
         text, kept = draft.disclosed(normalised.json, normalised.kept)
-        if problem is not None or not normalised.lacks:
+        if problem is not None or keep_incomplete or not normalised.lacks:
             json_place = draft.spool.put((text,))
     elif problem is not None:  # nothing better will come: the instance is listed by its UIDs
         json_place = draft.spool.put((draft.bare_json(uid),))

@@ -15,6 +15,9 @@ from storage.metadata_modes import sample_ordinals
 from storage.series_index.reader import SeriesIndex, UnusableIndex
 from storage.state import StateFolder
 
+EMPTY = "metadata.json lists no instance"
+"""A writer that broke off leaves such series: there is nothing in them that a search could find."""
+
 
 class Summariser:
     """Summaries of the series of one datastore."""
@@ -51,6 +54,7 @@ class Summariser:
             sop_class_uids=tuple(sorted(sop_classes(kepts))),
             attributes=shared_attributes(kepts, key),
             depth="quick",
+            problem=None if parsed.entries else EMPTY,
         )
 
     def _samples(self, metadata: SeriesMetadata) -> list[dict[int, bytes]]:
@@ -78,4 +82,5 @@ def summary_of(index: SeriesIndex) -> SeriesSummary:
         sop_class_uids=tuple(header.sop_classes),
         attributes=parse_object(header.shared),
         depth=header.depth,
+        problem=None if header.count else EMPTY,
     )
