@@ -66,6 +66,12 @@ def _service_root(
     )
 
 
+def location_of(request: Request) -> str:
+    """The URL of the resource that was asked for, without the query. Raises UnknownHost."""
+    path: str = request.scope["path"]
+    return root_of(request) + path.removeprefix(SERVICE_PREFIX)
+
+
 def accept_of(request: Request) -> Accept:
     """What the client accepts: the `accept` parameter first, then the header (PS3.18 §8.3.3.1).
 

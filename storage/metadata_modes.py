@@ -14,12 +14,13 @@ import msgspec
 from pydicom.datadict import tag_for_keyword
 
 from storage.dicom.vr import standard_vr
-from storage.instance_rows import json_object, parse_object
+from storage.instance_rows import UTF8, json_object, parse_object
 from storage.levels import (
     ORTHANC_INSTANCE_TAGS,
     ORTHANC_PATIENT_TAGS,
     ORTHANC_SERIES_TAGS,
     ORTHANC_STUDY_TAGS,
+    SPECIFIC_CHARACTER_SET,
 )
 from storage.series_index.reader import SeriesIndex
 
@@ -53,7 +54,7 @@ def tags_of_keywords(keywords: Iterable[str]) -> tuple[int, ...]:
         tag = tag_for_keyword(keyword)
         if tag is None:
             raise ValueError(f"{keyword} is no keyword of PS3.6")
-        if standard_vr(tag) in _NOT_EXTRAPOLATED:
+        if not _NOT_EXTRAPOLATED.isdisjoint(standard_vr(tag).split(" or ")):
             raise ValueError(f"{keyword} is a sequence or binary: it cannot be extrapolated")
         tags.append(tag)
     return tuple(sorted(tags))
@@ -69,7 +70,8 @@ def extrapolated_attributes(index: SeriesIndex, rules: Extrapolation) -> Iterato
     level = _level_attributes(index)
     samples = [parse_object(index.instance_json(ordinal)) for ordinal in sample_ordinals(index.header.count)]
     for tag in (*rules.study_tags, *rules.series_tags):
-        value = _elected([sample[tag] for sample in samples if tag in sample], len(samples), rules.rule)
+        values = [sample[tag] for sample in samples if tag in sample and _is_told(sample[tag])]
+        value = _elected(values, len(samples), rules.rule)
         if value is not None:
             level[tag] = value
     return _merged(index, level)
@@ -82,7 +84,8 @@ def sample_ordinals(count: int) -> Sequence[int]:
 
 def _level_attributes(index: SeriesIndex) -> dict[int, bytes]:
     shared = parse_object(index.header.shared)
-    return {tag: value for tag, value in shared.items() if tag in _LEVEL_TAGS}
+    own = {tag: value for tag, value in shared.items() if tag in _LEVEL_TAGS}
+    return {SPECIFIC_CHARACTER_SET: UTF8, **own}
 
 
 def _merged(index: SeriesIndex, level: Mapping[int, bytes]) -> Iterator[bytes]:
@@ -90,6 +93,11 @@ def _merged(index: SeriesIndex, level: Mapping[int, bytes]) -> Iterator[bytes]:
     for ordinal in range(index.header.count):
         own = {tag: value for tag, value in parse_object(index.kept(ordinal)).items() if tag in wanted}
         yield json_object({**level, **own})
+
+
+def _is_told(value: bytes) -> bool:
+    """Whether a sampled value may stand for others: a link leads to the bulk data of its own instance only."""
+    return b'"BulkDataURI":' not in value and b'"InlineBinary":' not in value
 
 
 def _elected(values: Sequence[bytes], samples: int, rule: Rule) -> bytes | None:

@@ -35,25 +35,28 @@ async def retrieve_bulkdata(request: Request) -> Response:
     if unchanged is not None:
         return unchanged
     headers = {"etag": etag, "cache-control": REVALIDATE, "vary": "Accept"}
-    location = f"{root_of(request)}{value.path}"
+    named, location = _named(form.media_type), f"{root_of(request)}{value.path}"
     if form.multipart:
-        return await _multipart(request, value, form.media_type, location, headers)
+        return await _multipart(request, value, form.media_type, PartHead(named, location, value.length), headers)
     part = range_of(request, value.length, etag)
-    headers |= {"content-type": form.media_type, "content-location": location, "accept-ranges": "bytes"}
+    headers |= {"content-type": named, "content-location": location, "accept-ranges": "bytes"}
     if part is None:
         return await streamed(request, value.chunks(None), headers, value.length)
     headers["content-range"] = f"bytes {part.start}-{part.stop - 1}/{value.length}"
     return await streamed(request, value.chunks(part), headers, part.length, status=206)
 
 
+def _named(media_type: str) -> str:
+    """Bare bytes are little-endian whatever the store holds, and say so; a document is of its own type."""
+    if media_type != "application/octet-stream":
+        return media_type
+    return f"{media_type}; transfer-syntax={_EXPLICIT_VR_LITTLE_ENDIAN}"
+
+
 async def _multipart(
-    request: Request, value: OpenBulkdata, media_type: str, location: str, headers: dict[str, str]
+    request: Request, value: OpenBulkdata, media_type: str, head: PartHead, headers: dict[str, str]
 ) -> Response:
-    named = media_type
-    if media_type == "application/octet-stream":
-        named = f"{media_type}; transfer-syntax={_EXPLICIT_VR_LITTLE_ENDIAN}"
     multipart = Multipart(media_type)
-    head = PartHead(named, location, value.length)
     headers["content-type"] = multipart.content_type
     parts = _one(head, value)
     return await streamed(request, multipart.stream(parts), headers, multipart.content_length([head]))

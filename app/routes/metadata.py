@@ -5,7 +5,7 @@ from starlette.responses import Response
 
 from app.negotiation import choose_metadata
 from app.responses import REVALIDATE, PiecesResponse, in_thread, not_modified, streamed
-from app.services import accept_of, coding_of, instance_of, root_of, series_of, services, study_of
+from app.services import accept_of, coding_of, instance_of, location_of, root_of, series_of, services, study_of
 from storage.archive.metadata import MetadataBody
 from storage.metadata_modes import MetadataMode
 from storage.series_index.splice import Coding
@@ -44,7 +44,10 @@ async def retrieve_instance_metadata(request: Request) -> Response:
 async def _answer(
     request: Request, body: MetadataBody, media_type: str, mode: MetadataMode, coding: Coding
 ) -> Response:
-    headers = {"vary": _VARY, "x-cod-metadata": "deep" if body.is_deep else "quick", "x-metadata-mode": mode}
+    headers = {
+        "content-location": location_of(request), "vary": _VARY,
+        "x-cod-metadata": "deep" if body.is_deep else "quick", "x-metadata-mode": mode,
+    }  # fmt: skip
     if body.is_deep:
         unchanged = not_modified(request, body.etag, headers)
         if unchanged is not None:

@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from storage.archive.frames import Frames
 from storage.archive.proof import Prover, tar_version
@@ -15,7 +16,7 @@ from storage.dicom.p10 import P10, open_p10
 from storage.dicom.values import little_endian_bytes
 from storage.dicom.window import Window
 from storage.errors import BulkdataNotFound, InstanceUnreadable, StorageError, Withheld
-from storage.indexing.header_reader import InstanceSource
+from storage.indexing.header_reader import InstanceSource, tail_start
 from storage.keys import SeriesKey
 from storage.ranges import ByteRange
 from storage.series_index.reader import SeriesIndex, StoredInstance
@@ -90,7 +91,10 @@ class BulkdataReader:
 
     async def _find(self, index: SeriesIndex, instance: StoredInstance, path: AttributePath) -> "_Found":
         source = InstanceSource(self._bucket, index.key.tar, tar_version(index), instance.range)
-        found = await source.parse(lambda window: find_value(open_p10(window), path))
+        tail: int | None = None
+        if path[0] > max(PIXEL_TAGS) and instance.locator is not None:
+            tail = await tail_start(source, instance.locator, instance.range.length)
+        found = await source.parse(lambda window: find_value(open_p10(window), path, tail))
         if found is None:
             if _names_pixels(path) and _are_doubtful(instance):  # there is a value, so it is not absent
                 raise await self._doubt(index, instance)
@@ -166,8 +170,11 @@ def _passes_private(path: AttributePath) -> bool:
     return any((tag >> 16) % 2 == 1 for tag in path[::2])
 
 
-def find_value(p10: P10, path: AttributePath) -> _Found | None:
+def find_value(p10: P10, path: AttributePath, tail: int | None = None) -> _Found | None:
     """Walk to the attribute at `path`; None if it is not there, empty, a sequence, or encapsulated.
+
+    Args:
+        tail: where the attributes behind encapsulated pixel data begin, which the walk cannot know.
 
     Raises MissingBytes, InstanceUnreadable as `walk` does.
     """
@@ -176,8 +183,10 @@ def find_value(p10: P10, path: AttributePath) -> _Found | None:
     document: dict[int, tuple[int, int]] = {}
     match: tuple[str, int, int] | None = None
     level = 0  # nesting of the walk; 2 * depth while on the path
-    for kind, tag, vr, start, stop in walk(
-        p10.window, p10.start, p10.stop, explicit=p10.explicit, little_endian=p10.little_endian
+    for kind, tag, vr, start, stop in chain.from_iterable(
+        walk(p10.window, begin, p10.stop, explicit=p10.explicit, little_endian=p10.little_endian)
+        for begin in (p10.start, tail)
+        if begin is not None
     ):
         if kind == Kind.ELEMENT:
             if level == depth and depth == len(path) - 1 and tag == path[-1]:

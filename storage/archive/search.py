@@ -4,16 +4,20 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
+from storage import levels
 from storage.bucket import Bucket, ObjectInfo
 from storage.catalogue.base import Catalogue, SeriesSummary
-from storage.catalogue.matching import Matcher
+from storage.catalogue.matching import Matcher, is_universal
 from storage.catalogue.query import AnyOf, Condition, Level, Page, Query, Tag, Text
+from storage.catalogue.rows import tag_names
+from storage.dicom.vr import standard_vr
 from storage.errors import SeriesNotFound, StorageError
 from storage.indexing.shelf import IndexShelf
 from storage.indexing.summary import Summariser
 from storage.instance_rows import json_object, parse_object
 from storage.keys import SeriesKey, SeriesObject, is_path_uid, parse_object_key, study_prefix
 from storage.levels import INSTANCE_TAGS, level_of
+from storage.links import ROOT
 from storage.series_index.reader import SeriesIndex
 
 logger = logging.getLogger(__name__)
@@ -22,6 +26,19 @@ STUDY_UID: Tag = 0x0020000D
 MOST_SERIES = 2000
 """Series that one instance search opens; behind them the count of remaining matches is a lower bound, and says so."""
 _PER_INSTANCE = INSTANCE_TAGS | {0x00080005, 0x00080056, 0x00081190, 0x00083002, 0x0020000D, 0x0020000E}
+_NOT_OF_INSTANCES = frozenset(
+    {
+        levels.SPECIFIC_CHARACTER_SET,
+        levels.RETRIEVE_URL,
+        levels.INSTANCE_AVAILABILITY,
+        levels.MODALITIES_IN_STUDY,
+        levels.SOP_CLASSES_IN_STUDY,
+        levels.NUMBER_OF_STUDY_RELATED_SERIES,
+        levels.NUMBER_OF_STUDY_RELATED_INSTANCES,
+        levels.NUMBER_OF_SERIES_RELATED_INSTANCES,
+    }
+)
+"""Attributes that this server computes: the catalogue matches those that can be matched at all."""
 _BULK_VRS = (b'"OB"', b'"OD"', b'"OF"', b'"OL"', b'"OV"', b'"OW"', b'"UN"')
 
 
@@ -86,14 +103,14 @@ class Searches:
         return bool(summaries)
 
     async def _instances(self, query: Query) -> Page:
-        own = [condition for condition in query.conditions if _is_own(condition)]
+        own = [condition for condition in query.conditions if _is_own(condition) and _is_held(condition.path[0])]
         matcher = Matcher(own, query.intervals, fuzzy=query.fuzzy) if own or query.intervals else None
         rows: list[bytes] = []
         matched = opened = 0
-        warnings: tuple[str, ...] = ()
+        warnings = _not_matched(query)
         async for key in self._candidates(query):
             if opened == MOST_SERIES:
-                warnings = ("The search was cut short: name a study or series to see all matches.",)
+                warnings += ("The search was cut short: name a study or series to see all matches.",)
                 break
             opened += 1
             try:
@@ -133,7 +150,22 @@ def _exact_study_uids(condition: Condition) -> Sequence[str]:
 
 def _is_own(condition: Condition) -> bool:
     """Whether a condition must be tested on the instance; those of study and series were applied by the catalogue."""
-    return level_of(condition.path[0]) in (Level.INSTANCE, None)
+    tag = condition.path[0]
+    return level_of(tag) in (Level.INSTANCE, None) and tag not in _NOT_OF_INSTANCES
+
+
+def _is_held(tag: Tag) -> bool:
+    """Whether instance rows can be tested for an attribute without taking the metadata of every instance apart."""
+    return level_of(tag) is Level.INSTANCE or tag in _PER_INSTANCE
+
+
+def _not_matched(query: Query) -> tuple[str, ...]:
+    """The warning about keys that filter nothing: PS3.4 §C.2.2.1.3 lets optional keys be matched by everything."""
+    tags = {
+        condition.path[0] for condition in query.conditions if not is_universal(condition.match) and _is_own(condition)
+    }
+    unheld = [tag for tag in sorted(tags) if not _is_held(tag)]
+    return (f"Not matched, because the search index does not hold them: {tag_names(unheld)}.",) if unheld else ()
 
 
 def _needs_metadata(query: Query) -> bool:
@@ -161,16 +193,38 @@ def _row(index: SeriesIndex, ordinal: int, query: Query) -> bytes:
     row = index.row(ordinal)
     if not asked and not query.include_all and query.series_uid is not None:
         return row
-    attributes = parse_object(row)
-    known = {**parse_object(index.header.shared), **parse_object(index.kept(ordinal))}
+    shared = parse_object(index.header.shared)
+    attributes = {**_inherited(query, shared), **parse_object(row)}
+    known = {**shared, **parse_object(index.kept(ordinal))}
     if query.include_all:
-        attributes = {**known, **_without_bulk(parse_object(index.instance_json(ordinal))), **attributes}
+        attributes = {**known, **_without_bulk(_all_attributes(index, ordinal)), **attributes}
     else:
         missing = asked - attributes.keys() - known.keys()
         if index.header.has_metadata and any(level_of(tag) is None for tag in missing):
-            known = {**parse_object(index.instance_json(ordinal)), **known}
+            known = {**_all_attributes(index, ordinal), **known}
         attributes = {**{tag: known[tag] for tag in asked if tag in known}, **attributes}
     return json_object(attributes)
+
+
+def _inherited(query: Query, shared: dict[int, bytes]) -> dict[int, bytes]:
+    """What instance rows tell of their series, and of their study where the path names none (PS3.18 §10.6.3.3.3).
+
+    What is counted over a whole study or series is left to searches at those levels.
+    """
+    required: tuple[Tag, ...] = ()
+    known: tuple[Tag, ...] = ()
+    if query.series_uid is None:
+        required, known = levels.SERIES_RETURN_REQUIRED, levels.SERIES_RETURN_KNOWN
+    if query.study_uid is None:
+        required, known = required + levels.STUDY_RETURN_REQUIRED, known + levels.STUDY_RETURN_KNOWN
+    told = {tag: shared.get(tag) or b'{"vr":"%b"}' % standard_vr(tag).encode() for tag in required}
+    return told | {tag: shared[tag] for tag in known if tag in shared}
+
+
+def _all_attributes(index: SeriesIndex, ordinal: int) -> dict[int, bytes]:
+    """Everything metadata tells of an instance, links rootless as in all rows."""
+    stored, rootless = (b'"BulkDataURI":"%b/' % root.encode() for root in (index.header.root, ROOT))
+    return parse_object(index.instance_json(ordinal).replace(stored, rootless))
 
 
 def _without_bulk(attributes: dict[int, bytes]) -> dict[int, bytes]:

@@ -1,7 +1,7 @@
 """One series held against itself: metadata.json against the headers in the tar, its tables against the frames."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Set
 from datetime import UTC, datetime
 from functools import partial
 
@@ -9,6 +9,7 @@ import google_crc32c
 
 from storage.bucket import Bucket, ObjectInfo
 from storage.checking.findings import Finding, Kind
+from storage.cod.attributes import normalise
 from storage.cod.lock import describe_lock
 from storage.cod.metadata import Entry, SeriesMetadata, StoredTable, parse_series_metadata
 from storage.cod.tar import member_name, read_members
@@ -19,6 +20,7 @@ from storage.indexing.draft import Draft, DraftInstance, SeriesVersions
 from storage.indexing.quick import fill_quick
 from storage.instance_rows import parse_object
 from storage.keys import SeriesKey, SeriesObject
+from storage.levels import AVAILABLE_TRANSFER_SYNTAX_UID
 from storage.ranges import ByteRange
 from storage.spool import Spool
 
@@ -100,7 +102,7 @@ async def _instances(bucket: Bucket, metadata: SeriesMetadata, versions: SeriesV
             assert instance.locator is not None  # a deep build proves what has no problem
             frames = _FrameCheck(bucket, key, versions, instance, PixelLocator.from_bytes(instance.locator))
             findings.extend(await frames.findings(entry))
-            lost = await asyncio.to_thread(_lost_tags, spool, quick[instance.uid], instance)
+            lost = await asyncio.to_thread(_lost_tags, spool, entry, quick[instance.uid], instance)
             if lost:
                 shown = ", ".join(f"{tag:08X}" for tag in lost[:_TAGS_SHOWN])
                 more = f" and {len(lost) - _TAGS_SHOWN} more" if len(lost) > _TAGS_SHOWN else ""
@@ -127,6 +129,8 @@ class _FrameCheck:
         doubtful = [number for number, (start, stop) in enumerate(spans, 1) if start == stop]
         if self._locator.kind is PixelKind.DOUBTFUL:
             found.append(self._finding(Kind.DOUBTFUL_FRAMES, "no frame can be told apart from the others"))
+        elif self._locator.is_cut:
+            found.append(self._finding(Kind.DOUBTFUL_FRAMES, "the file ends within an element, before any pixel data"))
         elif doubtful:
             count = self._locator.frame_count
             detail = f"{len(doubtful)} of {count} frames cannot be told apart, the first is {doubtful[0]}"
@@ -164,13 +168,21 @@ class _FrameCheck:
         return True
 
 
-def _lost_tags(spool: Spool, quick: DraftInstance, deep: DraftInstance) -> list[int]:
-    if quick.json_place is None or deep.json_place is None:
-        lacking = deep.kept.keys() - quick.kept.keys()
-        return sorted(lacking)
-    stored = parse_object(b"".join(spool.get(quick.json_place)))
-    actual = parse_object(b"".join(spool.get(deep.json_place)))
-    return sorted(actual.keys() - stored.keys())
+def _lost_tags(spool: Spool, entry: Entry, quick: DraftInstance, deep: DraftInstance) -> list[int]:
+    """Attributes of the header that metadata.json lacks."""
+    assert deep.json_place is not None  # as above: no problem
+    actual = parse_object(b"".join(spool.get(deep.json_place))).keys()
+    return sorted(actual - _stored_tags(spool, entry, quick) - {AVAILABLE_TRANSFER_SYNTAX_UID})
+
+
+def _stored_tags(spool: Spool, entry: Entry, quick: DraftInstance) -> Set[int]:
+    """The attributes that metadata.json has; those that are kept, if it cannot be read."""
+    if quick.json_place is not None:
+        return parse_object(b"".join(spool.get(quick.json_place))).keys()
+    try:  # the quick road has left it out: too large, or too poor
+        return parse_object(normalise(entry.attributes_json(), bulkdata_base="").json).keys()
+    except InstanceUnreadable:
+        return quick.kept.keys()
 
 
 async def _members(bucket: Bucket, metadata: SeriesMetadata, tar: ObjectInfo) -> list[Finding]:

@@ -4,6 +4,7 @@ An instance whose bytes are not its own keeps what metadata.json says of it, and
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,16 +12,17 @@ from dataclasses import dataclass, replace
 from storage.bucket import Bucket, ObjectInfo
 from storage.cod.metadata import Entry, SeriesMetadata
 from storage.dicom.json import JsonOptions, json_chunks
-from storage.dicom.locator import PixelKind
 from storage.dicom.p10 import open_p10
 from storage.dicom.window import Window
 from storage.errors import InstanceUnreadable
 from storage.indexing.draft import Draft, DraftInstance, SeriesVersions, kept_of
-from storage.indexing.header_reader import FIRST_READ_BYTES, InstanceSource, Located, read_located
+from storage.indexing.header_reader import FIRST_READ_BYTES, InstanceSource, Located, read_located, tail_start
 from storage.indexing.quick import hint_of, original_uid, place_problem, quick_instance
 from storage.instance_rows import ui_value
 from storage.levels import AVAILABLE_TRANSFER_SYNTAX_UID, KEPT_TAGS
 from storage.ranges import ByteRange, coalesce
+
+logger = logging.getLogger(__name__)
 
 GAP_BYTES = 256 * 1024
 SPAN_BYTES = 8 << 20
@@ -106,7 +108,7 @@ class _DeepReader:
         source = InstanceSource(self._bucket, self._tar.key, self._tar.version, candidate.place, window)
         try:
             located = await read_located(source, original_uid(uid, entry), entry.stored_table)
-            json_place, kept = await source.parse(lambda window: self._attributes(uid, window, located))
+            json_place, kept = await self._all_attributes(uid, source, located)
         except InstanceUnreadable as error:
             return quick_instance(self._draft, uid, entry, str(error))
         return DraftInstance(
@@ -120,23 +122,28 @@ class _DeepReader:
             hint=hint_of(uid, entry),
         )
 
-    def _attributes(self, uid: str, window: Window, located: Located) -> tuple[tuple[int, int], dict[int, bytes]]:
+    async def _all_attributes(
+        self, uid: str, source: InstanceSource, located: Located
+    ) -> tuple[tuple[int, int], dict[int, bytes]]:
+        """As `_attributes`; what stands behind encapsulated pixels and cannot be read does not spoil the rest."""
+        tail = await tail_start(source, located.locator, located.p10.stop)
+        if tail is not None:
+            try:
+                return await source.parse(lambda window: self._attributes(uid, window, located, tail))
+            except InstanceUnreadable as error:
+                logger.warning("%s: behind the pixel data of instance %s: %s", self._draft.key, uid, error)
+        return await source.parse(lambda window: self._attributes(uid, window, located, None))
+
+    def _attributes(
+        self, uid: str, window: Window, located: Located, tail: int | None
+    ) -> tuple[tuple[int, int], dict[int, bytes]]:
         """Spool the attributes of an instance; returns where they lie, and those that derived rows keep."""
         draft, p10 = self._draft, open_p10(window)
         syntax = ui_value(located.header.transfer_syntax_uid)
         options = JsonOptions(bulkdata_base=draft.bulkdata_base(uid), extra={AVAILABLE_TRANSFER_SYNTAX_UID: syntax})
-        place = draft.spool.put(json_chunks(p10, options, tail_start=_tail_start(located)))
+        place = draft.spool.put(json_chunks(p10, options, tail_start=tail))
         if place[1] > _LARGEST_WHOLE_JSON and draft.uid_map is None:
             return place, kept_of(b"".join(json_chunks(p10, replace(options, only=KEPT_TAGS))))
         text = b"".join(draft.spool.get(place))
         disclosed, kept = draft.disclosed(text, kept_of(text))
         return (place if disclosed is text else draft.spool.put((disclosed,))), kept
-
-
-def _tail_start(located: Located) -> int | None:
-    """Where attributes behind encapsulated pixels begin (digital signatures, say); None if nothing tells."""
-    locator = located.locator
-    if locator.kind is not PixelKind.ENCAPSULATED or not locator.span_stops:
-        return None
-    stop = locator.span_stops[-1]
-    return stop if 0 < stop < located.p10.stop else None

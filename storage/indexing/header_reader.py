@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from storage.bucket import Bucket
-from storage.dicom.fragments import Fragments, FragmentScanner, FragmentsUnknown
+from storage.dicom.fragments import ITEM, SEQUENCE_END, Fragments, FragmentScanner, FragmentsUnknown
 from storage.dicom.locator import PixelKind, PixelLocator
 from storage.dicom.p10 import P10, Header, open_p10, read_header
 from storage.dicom.pixels import StoredTable, locate_pixels
@@ -24,6 +24,9 @@ FIRST_READ_BYTES = 64 * 1024
 """Covers the header of nearly every image; with pixels of a small one behind it."""
 _LARGEST_STEP_BYTES = 16 << 20
 _MOST_READS = 400
+_ITEM_HEADER_BYTES = 8
+_MOST_LAST_FRAGMENTS = 64
+"""Of the last frame, each a request; the pieces of a video are many more, and nobody signs what stands behind it."""
 _OFF_LOOP_BYTES = 4 << 20
 """Windows above this are parsed in a thread: below, a parse takes less than the hop."""
 
@@ -59,6 +62,17 @@ class InstanceSource:
             except MissingBytes as missing:
                 await self._load(missing)
         raise InstanceUnreadable(f"the instance at {self._place.start} asks for more than {_MOST_READS} pieces")
+
+    async def peek(self, start: int, stop: int) -> bytes:
+        """Bytes [start, stop) of the instance, and no others; they are not kept.
+
+        Raises: as `parse`.
+        """
+        try:
+            return bytes(self.window.view(start, stop))
+        except MissingBytes:
+            wanted = ByteRange(start, stop).shifted(self._place.start)
+            return bytes((await self._bucket.read(self._key, wanted, version=self._version)).data)
 
     async def scan_fragments(self, unknown: FragmentsUnknown) -> Fragments:
         """Find the fragments by one streaming pass. Raises InstanceUnreadable."""
@@ -124,6 +138,35 @@ async def read_located(
     except InstanceUnreadable:
         locator = PixelLocator(PixelKind.DOUBTFUL)
     return Located(p10, header, locator)
+
+
+async def tail_start(source: InstanceSource, locator: PixelLocator, stop: int) -> int | None:
+    """Where attributes behind encapsulated pixels begin (private ones, digital signatures); None: none can be found.
+
+    Costs no request where the last frame is one fragment whose header is known, and nothing comes behind it.
+
+    Args:
+        stop: where the data set ends.
+
+    Raises:
+        ObjectChanged, ObjectTruncated, StorageUnavailable: from the bucket.
+    """
+    if locator.kind is not PixelKind.ENCAPSULATED or not locator.span_stops or locator.span_stops[-1] == 0:
+        return None
+    if locator.span_stops[-1] < stop:
+        return locator.span_stops[-1]
+    position = locator.span_starts[-1]
+    for _ in range(_MOST_LAST_FRAGMENTS):
+        if stop - position <= _ITEM_HEADER_BYTES:  # room for the sequence delimiter, and for nothing behind it
+            break
+        header = await source.peek(position, position + _ITEM_HEADER_BYTES)
+        position += _ITEM_HEADER_BYTES
+        if header[:4] == SEQUENCE_END:
+            return position
+        if header[:4] != ITEM:
+            break
+        position += int.from_bytes(header[4:], "little")
+    return None
 
 
 def check_identity(header: Header, original_uid: str) -> None:

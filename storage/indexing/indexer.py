@@ -7,8 +7,11 @@ minutes of header parsing never stand before a frame.
 import asyncio
 import logging
 import multiprocessing
+import signal
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 
 from storage.bucket import Bucket, ObjectInfo, open_bucket
@@ -162,7 +165,11 @@ class BuildProcess:
             return await self._indexer.build(key, depth)
         loop = asyncio.get_running_loop()
         try:
-            await loop.run_in_executor(self._executor(), _build_in_process, *self._arguments, key, depth)
+            # made first, for it starts multiprocessing's resource tracker, and that unblocks signals
+            pool = self._executor()
+            with _interrupts_blocked():
+                building = loop.run_in_executor(pool, _build_in_process, *self._arguments, key, depth)
+            await building
         except BrokenProcessPool as error:
             self.close()
             raise StorageError(f"the process that read the headers of {key} died") from error
@@ -181,6 +188,16 @@ class BuildProcess:
         if self._pool is None:
             self._pool = ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn"))
         return self._pool
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """A process that is started now is deaf to Ctrl+C, from its first line on: this one acts on it and ends that one."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _build_in_process(bucket_url: str, state_base: Path, root: str, key: SeriesKey, depth: Depth) -> None:

@@ -122,6 +122,17 @@ async def test_dicomdir_and_unusable_uids_are_refused_with_their_reason(tmp_path
     assert await everything(bucket) == {}
 
 
+async def test_a_dicomdir_is_told_by_its_file_meta_information(tmp_path: Path) -> None:
+    """It has no SOP Class UID in its data set (PS3.3 section F.3.2.2), only in group 0002, and no study either."""
+    data = made(tmp_path / "DICOMDIR", "1.2.3.1", SOPClassUID="1.2.840.10008.1.3.10").read_bytes()
+    head, _, _ = data.partition(b"\x08\x00\x16\x00UI")
+    (tmp_path / "DICOMDIR").write_bytes(head + b"\x04\x00\x30\x11CS\x04\x00DISC")
+
+    report = await ingest([tmp_path], MemoryBucket())
+
+    assert [item.reason.split(":")[0] for item in report.refused] == ["a DICOMDIR"]
+
+
 async def test_many_files_are_read_by_processes_with_the_same_result(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     template = made(tmp_path / "template", "1.2.3.4444", InstanceNumber=7777).read_bytes()
