@@ -48,3 +48,10 @@ RETRIEVE = (
         "application/octet-stream",
     ),
 )
+
+REFUSED = tuple(
+    f"{path}/{image}"
+    for path in (_STUDY, _SERIES, _INSTANCE, _INSTANCE + "/frames/{frame_list}")
+    for image in ("rendered", "thumbnail")
+)
+"""Resources that viewers ask for and that are answered with 406 and the reason."""

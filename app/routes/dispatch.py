@@ -4,7 +4,8 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.routes import RETRIEVE
+from app.routes import REFUSED, RETRIEVE
+from app.routes.rendered import refuse_rendered
 from app.services import SERVICE_PREFIX
 
 _METHODS = ("GET", "HEAD")
@@ -20,7 +21,7 @@ class Retrieve:
         self._routes = [
             Route(SERVICE_PREFIX + resource.path, resource.endpoint, methods=list(_METHODS))
             for resource in reversed(RETRIEVE)
-        ]
+        ] + [Route(SERVICE_PREFIX + path, refuse_rendered, methods=list(_METHODS)) for path in REFUSED]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"].startswith(self._prefix):

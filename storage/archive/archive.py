@@ -16,8 +16,9 @@ from storage.catalogue.base import Catalogue
 from storage.catalogue.sqlite import SqliteCatalogue
 from storage.catalogue.sync import SyncReport, sync
 from storage.errors import StudyNotFound
+from storage.indexing.build_processes import BuildProcesses
 from storage.indexing.deepening import Deepening
-from storage.indexing.indexer import BuildProcess, Indexer
+from storage.indexing.indexer import Indexer
 from storage.indexing.shelf import Builder, IndexShelf
 from storage.indexing.summary import Summariser
 from storage.keys import SeriesKey
@@ -51,8 +52,8 @@ class Archive:
         self.state = StateFolder(state_base, bucket.url)
         self.catalogue: Catalogue = SqliteCatalogue(self.state.catalogue)
         indexer = Indexer(bucket, self.state, root=root)
-        self._process = BuildProcess(indexer, bucket.url, state_base, root) if own_process else None
-        builder: Builder = self._process if self._process is not None else indexer
+        self._processes = BuildProcesses(indexer, bucket.url, state_base, root) if own_process else None
+        builder: Builder = self._processes if self._processes is not None else indexer
         self.shelf = IndexShelf(bucket, self.state, builder, revalidate_seconds=revalidate_seconds)
         self.summariser = Summariser(bucket, self.state)
         prover = Prover(bucket, self.shelf)
@@ -79,7 +80,7 @@ class Archive:
         """Stop what runs in the background and give everything back."""
         await self.deepening.close()
         await self.shelf.close()
-        if self._process is not None:
-            await asyncio.to_thread(self._process.close)
+        if self._processes is not None:
+            await asyncio.to_thread(self._processes.close)
         await self.catalogue.close()
         await self.bucket.close()

@@ -26,6 +26,7 @@ from storage.spool import Spool
 
 _TAGS_SHOWN = 8
 ITEM_HEADER_BYTES = 8
+FRAMES_LOOKED_AT = 256
 Objects = Mapping[SeriesObject, ObjectInfo]
 
 
@@ -157,10 +158,15 @@ class _FrameCheck:
         return await self._are_items(table)
 
     async def _are_items(self, table: StoredTable) -> bool:
-        """Whether the item in front of each range is as long as the range: one fragment, and all of it."""
+        """Whether the item in front of a range is as long as the range: one fragment, and all of it.
+
+        Of a table of many frames a sample is looked at, for each costs a request; the last frame is among it.
+        """
         tar = self._versions.tar
         assert tar is not None  # the instance was located in it
-        for position, length in zip(*table, strict=True):
+        entries = list(zip(*table, strict=True))
+        step = -(-len(entries) // FRAMES_LOOKED_AT)
+        for position, length in entries[::-step]:
             start = self._instance.place.start + position - ITEM_HEADER_BYTES
             header = await self._bucket.read(tar.key, ByteRange(start, start + ITEM_HEADER_BYTES), version=tar.version)
             if int.from_bytes(header.data[4:8], "little") != length:

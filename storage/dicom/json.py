@@ -12,21 +12,23 @@ Source: PS3.18 Annex F (DICOM JSON Model), §10.4.1.1.2 (metadata); PS3.5 §7.1,
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
-from itertools import chain
 from typing import Final
 
 from storage.dicom.attributes import AttributeEncoder, JsonOptions, LateCharacterSet, prefix
 from storage.dicom.elements import Kind, walk
-from storage.dicom.nesting import Event
+from storage.dicom.nesting import PIXEL_TAGS, Event
 from storage.dicom.p10 import P10
 from storage.dicom.survey import Survey, is_left_out, take_survey
+from storage.errors import InstanceUnreadable
 
 __all__ = ["CHUNK_BYTES", "JsonOptions", "attributes_json", "json_chunks"]
 
 CHUNK_BYTES: Final = 1 << 20
 
-_ELEMENT, _SEQUENCE, _ITEM, _END_ITEM = (int(kind) for kind in list(Kind)[:4])  # an enum's members are slow to reach
+# an enum's members are slow to reach
+_ELEMENT, _SEQUENCE, _ITEM, _END_ITEM, _END_SEQUENCE = (int(kind) for kind in Kind)
 _AFTER_FILE_META: Final = 0x00030000
 _BEYOND_ALL_TAGS: Final = 1 << 32
 
@@ -55,11 +57,26 @@ def json_chunks(p10: P10, options: JsonOptions, *, tail_start: int | None = None
 
 
 def _events(p10: P10, tail_start: int | None) -> Iterator[Event]:
+    """The events of the data set. Bytes behind the pixels that are no data elements are not part of it: other
+    software pads files there, and nothing before them is less certain for that."""
     head = walk(p10.window, p10.start, p10.stop, explicit=p10.explicit, little_endian=p10.little_endian)
-    if tail_start is None:
-        return head
-    tail = walk(p10.window, tail_start, p10.stop, explicit=p10.explicit, little_endian=p10.little_endian)
-    return chain(head, tail)
+    depth = 0
+    for event in head:
+        yield event
+        kind = event[0]
+        if kind == _SEQUENCE:
+            depth += 1
+        elif kind == _END_SEQUENCE:
+            depth -= 1
+        elif kind == _ELEMENT and depth == 0 and event[1] in PIXEL_TAGS:
+            break
+    else:
+        return
+    tail: Iterator[Event] = head if event[4] >= 0 else iter(())
+    if tail_start is not None:
+        tail = walk(p10.window, tail_start, p10.stop, explicit=p10.explicit, little_endian=p10.little_endian)
+    with suppress(InstanceUnreadable):
+        yield from list(tail)
 
 
 def _joined(members: dict[int, bytes]) -> bytes:

@@ -1,20 +1,12 @@
 """Builds the index of one series: reads its metadata.json, then goes the quick road or the deep one.
 
-Runs in the server's own process for quick builds, and in a process of its own for deep ones (`BuildProcess`), so that
-minutes of header parsing never stand before a frame.
+Runs in the server's own process for quick builds, and in others for deep ones (`storage.indexing.build_processes`).
 """
 
 import asyncio
 import logging
-import multiprocessing
-import signal
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from pathlib import Path
 
-from storage.bucket import Bucket, ObjectInfo, open_bucket
+from storage.bucket import Bucket, ObjectInfo
 from storage.cod.entry import DEFAULT_LIMITS
 from storage.cod.metadata import SeriesMetadata, parse_series_metadata
 from storage.deid import UidMap
@@ -149,63 +141,3 @@ def _collect(metadata: SeriesMetadata, known: dict[str, str]) -> None:
             known[originals.study_uid] = metadata.key.study_uid
         if originals.series_uid:
             known[originals.series_uid] = metadata.key.series_uid
-
-
-class BuildProcess:
-    """Quick builds here, deep ones in one process of their own, which opens the bucket again by its URL."""
-
-    def __init__(self, indexer: Indexer, bucket_url: str, state_base: Path, root: str) -> None:
-        self._indexer = indexer
-        self._arguments = (bucket_url, state_base, root)
-        self._pool: ProcessPoolExecutor | None = None
-
-    async def build(self, key: SeriesKey, depth: Depth) -> None:
-        """As `Indexer.build`; a process that dies (out of memory, say) costs this series an error and no other."""
-        if depth == "quick":
-            return await self._indexer.build(key, depth)
-        loop = asyncio.get_running_loop()
-        try:
-            # made first, for it starts multiprocessing's resource tracker, and that unblocks signals
-            pool = self._executor()
-            with _interrupts_blocked():
-                building = loop.run_in_executor(pool, _build_in_process, *self._arguments, key, depth)
-            await building
-        except BrokenProcessPool as error:
-            self.close()
-            raise StorageError(f"the process that read the headers of {key} died") from error
-        return None
-
-    def close(self) -> None:
-        """Stop the process at once; what it was building is left out, for index files appear whole or not at all."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            workers = [*pool._processes.values()]  # Python 3.14 has kill_workers() for this
-            pool.shutdown(wait=False, cancel_futures=True)
-            for worker in workers:  # or the interpreter would wait for them when it exits, a large series long
-                worker.terminate()
-
-    def _executor(self) -> ProcessPoolExecutor:
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn"))
-        return self._pool
-
-
-@contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """A process that is started now is deaf to Ctrl+C, from its first line on: this one acts on it and ends that one."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _build_in_process(bucket_url: str, state_base: Path, root: str, key: SeriesKey, depth: Depth) -> None:
-    async def build() -> None:
-        bucket = open_bucket(bucket_url)
-        try:
-            await Indexer(bucket, StateFolder(state_base, bucket.url), root=root).build(key, depth)
-        finally:
-            await bucket.close()
-
-    asyncio.run(build())

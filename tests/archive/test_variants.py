@@ -2,6 +2,7 @@
 
 import gzip
 import io
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ OLD, NEW = "http://a:1/dicomweb", "https://proxy.example.org/x/dicomweb"
 def test_links_are_rewritten_wherever_chunks_are_cut(texts: list[str], cuts: list[int]) -> None:
     text = "".join(texts).encode()
     edges = [0, *sorted(cut for cut in cuts if cut < len(text)), len(text)]
-    chunks = [text[start:stop] for start, stop in zip(edges, edges[1:], strict=False)]
+    chunks = [text[start:stop] for start, stop in pairwise(edges)]
 
     answer = b"".join(rerooted(chunks, OLD, NEW))
 

@@ -1,5 +1,6 @@
 """What caches and decompressors meet: codings, entity tags, freshness, and stores that change between two reads."""
 
+import asyncio
 import json
 import zlib
 from collections.abc import AsyncIterator
@@ -9,6 +10,7 @@ import httpx
 import numpy as np
 import pytest
 import zstandard
+from pydicom import Dataset
 
 from storage.bucket.memory import MemoryBucket
 from storage.errors import ObjectChanged
@@ -357,14 +359,23 @@ FRAME_PIXELS = 160
 """Rows and columns: frames 1 and 3 lie further apart than one request reaches."""
 
 
-async def filled_store(folder: Path, byte: int, *, rows: int = FRAME_PIXELS, frames: int = 3) -> MemoryBucket:
-    """One multi-frame instance, every byte of its pixels the same."""
-    folder.mkdir()
-    made = data_set(NumberOfFrames=frames, Rows=rows, Columns=rows)
+def filled(byte: int, *, rows: int = FRAME_PIXELS) -> Dataset:
+    """A multi-frame instance, every byte of its pixels the same."""
+    made = data_set(NumberOfFrames=3, Rows=rows, Columns=rows)
     made.SamplesPerPixel, made.PhotometricInterpretation, made.PixelRepresentation = 1, "MONOCHROME2", 0
     made.BitsAllocated, made.BitsStored, made.HighBit = 16, 16, 15
-    made.PixelData = bytes([byte]) * (2 * rows * rows * frames)
-    return await store_of([made], folder)
+    made.PixelData = bytes([byte]) * (2 * rows * rows * 3)
+    return made
+
+
+@pytest.fixture(scope="module")
+def versions(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, bytes]]:
+    """Two versions of one series, as the objects of their stores."""
+
+    async def make(byte: int) -> dict[str, bytes]:
+        return await objects_of(await store_of([filled(byte)], tmp_path_factory.mktemp("filled")))
+
+    return [asyncio.run(make(byte)) for byte in (0x11, 0x22)]
 
 
 def swap_at_read(bucket: FailingBucket, other: dict[str, bytes], nth: int) -> None:
@@ -403,9 +414,9 @@ def fills_of(answer: httpx.Response) -> set[int]:
 @pytest.mark.parametrize("nth", [1, 2, 3])
 @pytest.mark.parametrize("form", ["multipart", "alone", "file", "bulk data", "series"])
 async def test_an_answer_is_of_one_version_even_when_the_tar_is_replaced_between_two_reads(
-    tmp_path: Path, nth: int, form: str
+    tmp_path: Path, versions: list[dict[str, bytes]], nth: int, form: str
 ) -> None:
-    old, new = await filled_store(tmp_path / "old", 0x11), await filled_store(tmp_path / "new", 0x22)
+    old, new = versions
     instance = f"/dicomweb/{MADE.stem}/instances/{made_uid(0)}"
     path, headers = {
         "multipart": (f"{instance}/frames/3,1,2,3", STORED),
@@ -414,10 +425,12 @@ async def test_an_answer_is_of_one_version_even_when_the_tar_is_replaced_between
         "bulk data": (f"{instance}/bulkdata/7FE00010", ALONE),
         "series": (f"/dicomweb/{MADE.stem}", {}),
     }[form]
-    bucket = FailingBucket(old)
-    async with serving(bucket, tmp_path / "state") as client:
+    bucket = FailingBucket(MemoryBucket())
+    for key, data in old.items():
+        await bucket.write(key, data)
+    async with serving(bucket, tmp_path) as client:
         before = await client.get(path, headers=headers)
-        swap_at_read(bucket, await objects_of(new), nth)
+        swap_at_read(bucket, new, nth)
 
         answers = [await client.get(path, headers=headers) for _ in range(5)]
 
@@ -433,10 +446,15 @@ async def test_an_answer_is_of_one_version_even_when_the_tar_is_replaced_between
         assert fills_of(answers[-1]) == {0x22}
 
 
+def folder(parent: Path, byte: int) -> Path:
+    made = parent / str(byte)
+    made.mkdir()
+    return made
+
+
 async def test_a_long_answer_breaks_off_when_the_tar_is_replaced_in_its_middle(tmp_path: Path) -> None:
     """Frames go out in batches; those of the new tar must not follow those of the old one."""
-    old = await filled_store(tmp_path / "old", 0x11, rows=2100)
-    new = await filled_store(tmp_path / "new", 0x22, rows=2100)
+    old, new = [await store_of([filled(byte, rows=1750)], folder(tmp_path, byte)) for byte in (0x11, 0x22)]
     frames = f"/dicomweb/{MADE.stem}/instances/{made_uid(0)}/frames"
     async with serving(bucket := FailingBucket(old), tmp_path / "state") as client:
         await client.archive.shelf.get(MADE, depth="deep")

@@ -169,7 +169,7 @@ async def test_bulk_data_is_served_unless_it_may_hold_a_uid(client: Client) -> N
 
 async def test_an_original_uid_opens_nothing(client: Client) -> None:
     """Whoever knows an original UID must not learn whether it is here."""
-    for secret in sorted(SECRETS):
+    for secret in sorted(ORIGINALS[CT_ENTRIES[0]["key"]]):
         for query in (f"StudyInstanceUID={secret}", f"SOPInstanceUID={secret}", f"SeriesInstanceUID={secret}"):
             for level in ("studies", "series", "instances"):
                 if query.startswith("SOP") and level != "instances":
@@ -189,7 +189,7 @@ async def test_errors_and_logs_of_a_damaged_store_tell_no_original_uid(
     await spoil(bucket, damage)
     async with serving(bucket, tmp_path) as client:
         for depth in ("quick", "deep"):
-            for entry in ENTRIES:
+            for entry in CT_ENTRIES[:1]:
                 for path in (*resources_of(entry).values(), *searches_of(series_key(entry)).values()):
                     response = await client.get(path, headers=STORED if path.endswith("/frames/1") else {})
                     assert response.status_code in (200, 404, 406, 500, 503)
@@ -270,7 +270,9 @@ async def test_references_within_the_study_still_match(tmp_path: Path) -> None:
     for attributes in await metadata_with(added, tmp_path):
         one, other = attributes["00081140"]["Value"]
         assert value_of(one, "00081155") == value_of(other["00081199"]["Value"][0], "00081155") == second["key"]
-        assert value_of(attributes, "00204000") == f"see {second['key']}, of {CT_KEY.study_uid}\\{CT_KEY.series_uid}.dcm"
+        assert (
+            value_of(attributes, "00204000") == f"see {second['key']}, of {CT_KEY.study_uid}\\{CT_KEY.series_uid}.dcm"
+        )
         assert value_of(attributes, "00081030") == f"copy of {first['key']}"
 
 

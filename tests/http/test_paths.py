@@ -61,31 +61,31 @@ def hostile_paths(uid: str) -> Iterator[str]:
     yield f"/dicomweb/studies/{study}/series/{uid}/instances"
 
 
-@pytest.mark.parametrize("name", HOSTILE_UIDS)
-async def test_a_hostile_uid_in_a_path_is_400_before_any_storage(tmp_path: Path, name: str) -> None:
+async def test_a_hostile_uid_in_a_path_is_400_before_any_storage(tmp_path: Path) -> None:
     """T16."""
     bucket = RecordingBucket(await loaded("append"))
     async with serving(bucket, tmp_path) as client:
         bucket.reset()
-        for path in hostile_paths(HOSTILE_UIDS[name]):
-            response = await client.get(path)
+        for name, uid in HOSTILE_UIDS.items():
+            for path in hostile_paths(uid):
+                response = await client.get(path)
 
-            assert response.status_code == 400, path
+                assert response.status_code == 400, (name, path)
         assert bucket.requests == []
 
 
-@pytest.mark.parametrize("uid", ["-1", "-rf", "1.2.3.", ".1", "...", "0" * 128, "a" * 64, "1.2-3"])
-async def test_odd_but_harmless_uids_are_looked_up_and_not_there(tmp_path: Path, uid: str) -> None:
+async def test_odd_but_harmless_uids_are_looked_up_and_not_there(tmp_path: Path) -> None:
     """T16: stores with hashed UIDs of letters exist; the strict rule is for what we are sent to keep."""
     bucket = RecordingBucket(await loaded("append"))
     async with serving(bucket, tmp_path) as client:
-        bucket.reset()
-        for path in hostile_paths(uid):
-            response = await client.get(path)
+        for uid in ("-1", "-rf", "1.2.3.", ".1", "...", "0" * 128, "a" * 64, "1.2-3"):
+            bucket.reset()
+            for path in hostile_paths(uid):
+                response = await client.get(path)
 
-            assert response.status_code == 404 or response.json() == [], path
-        for key in keys_read(bucket):
-            assert key.startswith((f"studies/{uid}/series/", f"studies/{KEY.study_uid}/series/"))
+                assert response.status_code == 404 or response.json() == [], path
+            for key in keys_read(bucket):
+                assert key.startswith((f"studies/{uid}/series/", f"studies/{KEY.study_uid}/series/"))
 
 
 async def test_dot_segments_lead_nowhere(tmp_path: Path) -> None:
@@ -116,41 +116,41 @@ async def test_slashes_too_many_do_no_harm(tmp_path: Path, spelling: str) -> Non
             assert await exact_status(client, spelling.format(path.removeprefix("/"))) == 200
 
 
-@pytest.mark.parametrize(
-    ("frame_list", "status"),
-    [
-        ("1", 200),
-        ("1%2C1", 200),
-        ("1,1,1", 200),
-        (" 1 , 1 ", 200),
-        ("01", 200),
-        ("0", 400),
-        ("-1", 400),
-        ("1-3", 400),
-        ("1-1000000", 400),
-        ("1,,1", 400),
-        (",", 400),
-        ("1,", 400),
-        ("1.0", 400),
-        ("1e3", 400),
-        ("0x1", 400),
-        ("%D9%A1", 400),
-        ("all", 400),
-        ("2", 404),
-        ("1,2", 404),
-        ("999999999", 404),
-        ("9" * 30, 400),
-        (",".join("1" * 9_999), 200),
-        (",".join("1" * 10_001), 400),
-        (",".join("1" * 30_000), 400),
-    ],
-)
-async def test_a_frame_list_is_bounded_and_read_strictly(tmp_path: Path, frame_list: str, status: int) -> None:
+FRAME_LISTS = [
+    ("1", 200),
+    ("1%2C1", 200),
+    ("1,1,1", 200),
+    (" 1 , 1 ", 200),
+    ("01", 200),
+    ("0", 400),
+    ("-1", 400),
+    ("1-3", 400),
+    ("1-1000000", 400),
+    ("1,,1", 400),
+    (",", 400),
+    ("1,", 400),
+    ("1.0", 400),
+    ("1e3", 400),
+    ("0x1", 400),
+    ("%D9%A1", 400),
+    ("all", 400),
+    ("2", 404),
+    ("1,2", 404),
+    ("999999999", 404),
+    ("9" * 30, 400),
+    (",".join("1" * 10_000), 200),
+    (",".join("1" * 10_001), 400),
+    (",".join("1" * 30_000), 400),
+]
+
+
+async def test_a_frame_list_is_bounded_and_read_strictly(tmp_path: Path) -> None:
     """F1, T25."""
     async with serving(await loaded("append"), tmp_path) as client:
-        response = await client.get(f"{instance_path(ENTRY)}/frames/{frame_list}", headers=STORED)
+        for frame_list, status in FRAME_LISTS:
+            response = await client.get(f"{instance_path(ENTRY)}/frames/{frame_list}", headers=STORED)
 
-    assert response.status_code == status
+            assert response.status_code == status, frame_list[:100]
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ async def test_every_link_begins_with_the_root_by_which_the_client_came(
 ) -> None:
     """G18, viewers' rules 18 and 19, T20: absolute, without `?`, and never what a stranger's header says."""
     async with serving(await loaded("append"), tmp_path, **settings) as client:
-        for coding in ("identity", "gzip", "zstd"):
+        for coding in ("identity", "zstd"):
             own = {**headers, "accept-encoding": coding}
             links = [link for each in (await client.get(METADATA, headers=own)).json() for link in links_in(each)]
             for path in searches_of(KEY).values():
@@ -212,30 +212,30 @@ def links_in(attributes: Attributes) -> Iterator[str]:
                 yield value
 
 
-@pytest.mark.parametrize(
-    "host",
-    [
-        "evil.example", "pacs.example.org.evil.example", "evilpacs.example.org", "", "a b", 'x"><script>', "a/b", "a@b",
-        "a:99999", "pacs.example.org:8042,evil.example", "[::1", "a\\b", "*", "pacs.example.org#x", "pacs.example.org?x",
-    ],
-)  # fmt: skip
-async def test_a_host_that_is_not_allowed_gets_400_and_no_link(tmp_path: Path, host: str) -> None:
+FORBIDDEN_HOSTS = [
+    "evil.example", "pacs.example.org.evil.example", "evilpacs.example.org", "", "a b", 'x"><script>', "a/b", "a@b", "a:99999",
+    "pacs.example.org:8042,evil.example", "[::1", "a\\b", "*", "pacs.example.org#x", "pacs.example.org?x",
+]  # fmt: skip
+
+
+async def test_a_host_that_is_not_allowed_gets_400_and_no_link(tmp_path: Path) -> None:
     """T20: links end in caches."""
     async with serving(await loaded("append"), tmp_path, allowed_hosts="pacs.example.org, *.ward.example") as client:
         for allowed in ("pacs.example.org", "pacs.example.org:8042", "a.ward.example"):
             assert (await client.get(METADATA, headers={"host": allowed})).status_code == 200
         for path in (METADATA, *searches_of(KEY).values(), *resources_of(ENTRY).values()):
-            response = await client.get(path, headers={"host": host})
+            for host in FORBIDDEN_HOSTS if path == METADATA else FORBIDDEN_HOSTS[:1]:
+                response = await client.get(path, headers={"host": host})
 
-            assert response.status_code == 400
-            assert host not in response.text or not host
+                assert response.status_code == 400, host
+                assert host not in response.text or not host
 
 
 SHORT_TABLE = "syn_j2k_bot_short.dcm"
 """Of its four frames one is told differently by its table and its fragments: not everything of it can be served."""
 
 
-@pytest.mark.parametrize("store", STORE_NAMES)
+@pytest.mark.parametrize("store", [store for store in STORE_NAMES if entries_of(store)])
 async def test_every_link_in_metadata_of_every_store_leads_to_its_value(tmp_path: Path, store: str) -> None:
     """B1: 200 with what the link names, or 406 where a de-identified store withholds it; never a dead end."""
     bucket = await loaded(store)

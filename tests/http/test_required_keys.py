@@ -21,7 +21,7 @@ def request_item(step: str, procedure: str) -> Dataset:
     return item
 
 
-OF_A: dict[str, Any] = {
+OF_A: dict[str, Any] = {  # Any: values of any VR
     "StudyDate": "20240131",
     "StudyTime": "101112",
     "AccessionNumber": "A-1",
@@ -37,7 +37,7 @@ OF_A: dict[str, Any] = {
     "SOPClassUID": "1.2.840.10008.5.1.4.1.1.2",
     "InstanceNumber": 3,
 }
-OF_B: dict[str, Any] = {
+OF_B: dict[str, Any] = {  # as above
     "StudyDate": "20230131",
     "StudyTime": "202122",
     "AccessionNumber": "B-1",

@@ -146,7 +146,9 @@ COUNTED_ELSEWHERE = {"00080061", "00201206", "00201208", "00201209"}
 @pytest.mark.parametrize("resource", searches_of(SeriesKey("1", "1")))
 async def test_rows_hold_what_the_standard_and_viewers_want_and_say_the_truth(served: Served, resource: str) -> None:
     """Q25–Q27, Q32, Q33, J1–J6: unasked, with the attributes of the levels above that the path does not name."""
-    for one in served.model.series:
+    in_big_study = [one for one in served.model.series if value_of(one, STUDY_UID) == BIG_STUDY]
+    alone = [one for one in served.model.series if value_of(one, STUDY_UID) != BIG_STUDY]
+    for one in (in_big_study[0], *alone[:6]):
         key = SeriesKey(value_of(one, STUDY_UID), value_of(one, SERIES_UID))
         level, within, depth = where(resource, key)
         required, known = RETURNED[level]
@@ -154,7 +156,7 @@ async def test_rows_hold_what_the_standard_and_viewers_want_and_say_the_truth(se
             required, known = required | RETURNED["studies"][0] - COUNTED_ELSEWHERE, known | RETURNED["studies"][1]
         if depth < 2 and level == "instances":
             required, known = required | RETURNED["series"][0] - COUNTED_ELSEWHERE, known | RETURNED["series"][1]
-        if within is None and one is not served.model.series[0]:
+        if within is None and one is not in_big_study[0]:
             break
         rows = (await served.client.get(searches_of(key)[resource] + "?limit=5000")).json()
         for row in rows:
@@ -173,7 +175,7 @@ async def test_rows_hold_what_the_standard_and_viewers_want_and_say_the_truth(se
             assert row["00080056"]["Value"] == ["ONLINE"]
             [url] = row["00081190"]["Value"]
             assert url == ROOT + path_of(row, level)
-            assert (await served.client.get(url + "/metadata")).status_code == 200
+        assert (await served.client.get(url + "/metadata")).status_code == 200
 
 
 def path_of(row: Attributes, level: str) -> str:
@@ -272,7 +274,7 @@ async def test_pages_part_the_list_without_gap_or_overlap(served: Served, resour
     key = next(series_key(entry) for entry in entries_of(STORE) if series_key(entry).study_uid == BIG_STUDY)
     path = searches_of(key)[resource]
     whole = (await served.client.get(path + "?limit=5000")).json()
-    for limit in (1, 3, 7, len(whole), len(whole) + 1):
+    for limit in (1 if len(whole) < 15 else 5, 7, len(whole), len(whole) + 1):
         pages: list[Attributes] = []
         for offset in range(0, len(whole) + 1, limit):
             response = await served.client.get(f"{path}?limit={limit}&offset={offset}")
