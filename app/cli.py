@@ -1,5 +1,7 @@
 """The command line: `codweb serve`, `index`, `ingest`, `check`, `demo`."""
 
+from typing import Annotated
+
 import typer
 
 from app import __version__
@@ -28,6 +30,18 @@ commands.command()(demo)
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)
+
+
+@commands.callback()
+def before_any_command(
+    shows_version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
+    ] = False,
+) -> None:
+    """`codweb --version`, as people write it who have not read the help."""
+    if shows_version:
+        version()
+        raise typer.Exit
 
 
 def main() -> None:

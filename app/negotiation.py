@@ -166,7 +166,7 @@ def choose_instances(
         NotAcceptable: no range covers `application/dicom`, or none that takes the stored syntax.
         CorruptSeries: the stored transfer syntax is no UID, so no header may name it.
 
-    Source: PS3.18 §10.4.1.1.1 to §10.4.1.1.3, §8.7.3.
+    Source: PS3.18 §10.4.1.1.1, §8.7.3.
     """
     if stored_syntax_uid is not None:
         _check_syntax(stored_syntax_uid)

@@ -2,10 +2,10 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 
 import msgspec
 
+from storage.attributes import json_object, ui_value
 from storage.keys import SeriesKey
 from storage.levels import (
     AVAILABLE_TRANSFER_SYNTAX_UID,
@@ -48,29 +48,6 @@ def instance_row(
 def retrieve_url(path: str) -> bytes:
     """A RetrieveURL (0008,1190) without a host yet."""
     return b'{"vr":"UR","Value":["' + ROOT.encode() + path.encode() + b'"]}'
-
-
-def ui_value(uid: str) -> bytes:
-    """A UI attribute of one value."""
-    return b'{"vr":"UI","Value":[%b]}' % msgspec.json.encode(uid)
-
-
-def json_object(attributes: Mapping[int, bytes]) -> bytes:
-    """A DICOM JSON object from finished attribute values, keys ascending (PS3.18 §F.2.2)."""
-    return b"{%b}" % b",".join([_name(tag) + attributes[tag] for tag in sorted(attributes)])
-
-
-@lru_cache(maxsize=1 << 14)
-def _name(tag: int) -> bytes:
-    return b'"%08X":' % tag
-
-
-def parse_object(data: bytes) -> dict[int, bytes]:
-    """The reverse of `json_object`: attributes by tag, values left as bytes."""
-    return {int(tag, 16): bytes(raw) for tag, raw in _OBJECT.decode(data).items()}
-
-
-_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 SHARED_SAMPLE = 9

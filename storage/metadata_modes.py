@@ -13,8 +13,9 @@ from typing import Literal
 import msgspec
 from pydicom.datadict import tag_for_keyword
 
+from storage.attributes import json_object, parse_object
 from storage.dicom.vr import standard_vr
-from storage.instance_rows import UTF8, json_object, parse_object
+from storage.instance_rows import UTF8
 from storage.levels import (
     ORTHANC_INSTANCE_TAGS,
     ORTHANC_PATIENT_TAGS,

@@ -20,7 +20,7 @@ _STYLES = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "di
 
 
 def check(
-    datastore: Annotated[str, typer.Argument(help="The datastore: a folder that holds studies/.")],
+    datastore: Annotated[str, typer.Argument(metavar="DATASTORE", help="A folder that holds studies/.")],
     study: Annotated[str, typer.Option(help="Check only the study of this UID.")] = "",
     all_bytes: Annotated[
         bool, typer.Option("--all-bytes", help="Read every instance whole and compare checksums.")
@@ -29,8 +29,10 @@ def check(
 ) -> None:
     """Look for what is wrong with a datastore: torn series, wrong offset tables, lossy metadata, orphans, locks.
 
-    Reads only: metadata.json of every series, and the header of every instance in its tar. With --all-bytes every instance is
-    read whole and held against its checksum.
+    \b
+    Reads only: metadata.json of every series, and the header of every instance
+    in its tar. With --all-bytes every instance is read whole and held against
+    its checksum.
 
     \b
     Examples:
@@ -38,7 +40,9 @@ def check(
       codweb check ./datastore --study 1.2.840.99.1 --all-bytes
       codweb check ./datastore --json > findings.json
 
-    The exit code is 0 if nothing is wrong (notes do not count), 1 if something is, 2 if the check itself failed.
+    \b
+    The exit code is 0 if nothing is wrong (notes do not count), 1 if something
+    is, 2 if the check itself failed.
     """
     errors = Console(stderr=True)
     if study and not is_path_uid(study):
@@ -50,8 +54,8 @@ def check(
         errors.print(f"codweb check: {error}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
     if series == 0:  # a wrong folder must not read as a sound one
-        place = f"studies/{study}" if study else "studies/"
-        message = f"codweb check: no series below {place} of {datastore}: is it the folder that holds studies/?"
+        place = f"studies/{study} of {datastore}: is there such a study, and" if study else f"studies/ of {datastore}:"
+        message = f"codweb check: no series below {place} is it the folder that holds studies/?"
         errors.print(message, markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2)
     if json_report:
@@ -109,7 +113,7 @@ def _print(console: Console, findings: list[Finding], series: int) -> None:
             table.add_row(f"[{style}]{finding.severity}[/]", finding.kind.value, where, finding.detail)
         console.print(table)
         for kind in sorted({finding.kind for finding in findings}):
-            console.print(f"{kind.value}: {ADVICE[kind]}", markup=False, highlight=False)
+            console.print(f"{kind.value}: {ADVICE[kind]}", markup=False, highlight=False, soft_wrap=True)
     counts = Counter(finding.severity for finding in findings)
-    summary = ", ".join(f"{counts[severity]} {severity.value}s" for severity in Severity)
+    summary = ", ".join(f"{counts[severity]} {severity.value}{'s' * (counts[severity] != 1)}" for severity in Severity)
     console.print(f"{series} series checked: {summary}", markup=False, highlight=False)

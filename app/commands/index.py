@@ -18,19 +18,26 @@ from storage.keys import SeriesKey
 
 
 def index(
-    datastore: Annotated[str, typer.Argument(help="The datastore: a folder that holds studies/.")] = "",
+    datastore: Annotated[
+        str, typer.Argument(metavar="[DATASTORE]", help="A folder that holds studies/ (default CODWEB_DATASTORE).")
+    ] = "",
     watch: Annotated[
-        bool, typer.Option("--watch", help="Look again every CODWEB_SYNC_SECONDS, until interrupted.")
+        bool, typer.Option("--watch", help="Look again every CODWEB_SYNC_SECONDS (60), until interrupted.")
     ] = False,
     catalogue_only: Annotated[
         bool, typer.Option("--catalogue-only", help="Fill the catalogue and build no series indexes.")
     ] = False,
-    state: Annotated[Path | None, typer.Option(help="Folder for derived state.")] = None,
+    state: Annotated[
+        Path | None, typer.Option(help="Folder for derived state (default ~/.local/state/codweb).")
+    ] = None,
 ) -> None:
     """Fill the catalogue and build the series indexes of a datastore, ahead of serving it.
 
-    Only what changed since the last run is read; interrupt it at any time, the next run goes on. Series indexes are built
-    deep: every P10 header is read from the tar, every instance proven, every frame located.
+    \b
+    Only what changed since the last run is read; interrupt it at any time, the
+    next run goes on. Series indexes are built deep: every DICOM header is read
+    from the tar, every instance proven, every frame located.
+    The server does the same behind its answers; this does it beforehand.
 
     \b
     Examples:

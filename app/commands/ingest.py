@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -38,7 +37,7 @@ MAX_SERIES_LISTED = 50
 
 
 def ingest(
-    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE...", help="Files and folders to read.")],
+    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE", help="Files and folders to read.")],
     to: Annotated[str, typer.Option("--to", help="Datastore to write to: a folder, made if it does not exist.")],
     json_report: Annotated[bool, typer.Option("--json", help="Print one JSON report instead of a table.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be stored, and write nothing.")] = False,
@@ -68,7 +67,7 @@ def ingest(
         with _progress(errors) as progress:
             report = asyncio.run(_run(sources, bucket, progress, dry_run=dry_run))
     except StorageError as error:
-        errors.print(f"codweb ingest: {error}", markup=False, highlight=False)
+        errors.print(f"codweb ingest: {error}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
     if json_report:
         typer.echo(json.dumps(asdict(report), indent=2))
@@ -76,7 +75,9 @@ def ingest(
         _print_report(console, report)
     if not report.series:
         named = ", ".join(_printable(str(source)) for source in sources)
-        errors.print(f"codweb ingest: no readable DICOM file under {named}", markup=False, highlight=False)
+        errors.print(
+            f"codweb ingest: no readable DICOM file under {named}", markup=False, highlight=False, soft_wrap=True
+        )
     if not report.is_clean or not report.series:
         raise typer.Exit(1)
 
@@ -143,14 +144,16 @@ def _print_report(console: Console, report: Report) -> None:
             table.add_column(name, overflow="fold", justify="right" if name == "Instances" else "left")
         notes = sorted(report.series, key=lambda note: note.message is None)
         for note in notes[:MAX_SERIES_LISTED]:
-            outcome = note.outcome.value if note.message is None else f"{note.outcome.value}: {note.message}"
-            table.add_row(note.study_uid, note.series_uid, f"{note.instances:,}", escape(_printable(outcome)))
+            table.add_row(note.study_uid, note.series_uid, f"{note.instances:,}", note.outcome.value)
         console.print(table)
         if len(notes) > MAX_SERIES_LISTED:
             console.print(f"… and {len(notes) - MAX_SERIES_LISTED:,} more series; --json lists all", highlight=False)
+    complaints = [note for note in report.series if note.message is not None]
+    clash = "another file of the same SOP Instance UID holds other bytes; that one is kept"
     for title, lines in (
+        ("series", [f"{note.series_uid} {note.outcome.value}: {note.message}" for note in complaints]),
         ("refused", [f"{item.path}: {item.reason}" for item in report.refused]),
-        ("conflict, same SOP Instance UID and other bytes than a file before", [item.path for item in report.conflict]),
+        ("conflict", [f"{item.path}: {clash}" for item in report.conflict]),
     ):
         for line in lines[:MAX_LISTED]:
             console.print(f"{title}: {_printable(line)}", markup=False, highlight=False, soft_wrap=True)
@@ -162,6 +165,7 @@ def _print_report(console: Console, report: Report) -> None:
         f"{len(report.conflict):,} in conflict, {len(report.refused):,} files refused; "
         f"{report.bytes / 1e6:,.1f} MB in {report.seconds:,.1f} s",
         highlight=False,
+        soft_wrap=True,
     )
 
 

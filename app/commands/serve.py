@@ -1,5 +1,6 @@
 """`codweb serve`: the server, and what to open once it runs."""
 
+import errno
 import logging
 import os
 import signal
@@ -24,18 +25,26 @@ from storage.state import StateFolder
 
 
 def serve(
-    datastore: Annotated[str, typer.Argument(help="The datastore: a folder that holds studies/.")] = "",
+    datastore: Annotated[
+        str, typer.Argument(metavar="[DATASTORE]", help="A folder that holds studies/ (default CODWEB_DATASTORE).")
+    ] = "",
     host: Annotated[
         str | None, typer.Option(help="Address to listen on (default 127.0.0.1: this machine only).")
     ] = None,
-    port: Annotated[int | None, typer.Option(help="TCP port (default 8042); 0 takes a free one.")] = None,
-    state: Annotated[Path | None, typer.Option(help="Folder for derived state.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="TCP port (default 8042); 0 takes a free one.")
+    ] = None,
+    state: Annotated[
+        Path | None, typer.Option(help="Folder for derived state (default ~/.local/state/codweb).")
+    ] = None,
 ) -> None:
     """Serve a datastore over DICOMweb.
 
-    DATASTORE is a folder that holds studies/. Instances, frames and metadata are served at once; searches fill as the
-    datastore is looked over, and a second visit finds them ready. Nothing is written to the datastore: what is derived lies
-    in the state folder and may be deleted at any time.
+    \b
+    Instances, frames and metadata are served at once; searches fill as the
+    datastore is looked over, and a second visit finds them ready. Nothing is
+    written to the datastore: what is derived lies in the state folder and may
+    be deleted at any time.
 
     \b
     Examples:
@@ -43,7 +52,9 @@ def serve(
       codweb serve ./datastore --port 9000
       CODWEB_PUBLIC_URL=https://pacs.example.org/dicomweb codweb serve /data
 
-    Every setting is an environment variable; config/codweb.env.example lists them with their defaults.
+    \b
+    Every setting is an environment variable; config/codweb.env.example lists
+    them with their defaults.
     """
     console = Console(stderr=True)
     try:
@@ -95,9 +106,18 @@ def _listen(settings: Settings) -> socket.socket:
     try:
         return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
     except OSError as error:
-        # asyncio and socket put the address into the words again; the errors of a name look-up have negative numbers
-        reason = error.strerror if error.errno is None or error.errno < 0 else os.strerror(error.errno)
-        raise OSError(f"cannot listen on {settings.host} port {settings.port}: {reason}; try --port 0") from error
+        # socket puts the address into the words again; the errors of a name look-up have negative numbers
+        if error.errno is None or error.errno < 0:
+            reason, mend = str(error.strerror or error).partition(" (while ")[0], "name an address of this machine"
+        else:
+            reason, mend = os.strerror(error.errno), _MENDS.get(error.errno, "try --port 0")
+        raise OSError(f"cannot listen on {settings.host} port {settings.port}: {reason}; {mend}") from error
+
+
+_MENDS = {
+    errno.EADDRNOTAVAIL: "name an address of this machine",
+    errno.EACCES: "ports below 1024 are the system's; try --port 8042",
+}
 
 
 def _run(server: uvicorn.Server, listening: socket.socket) -> None:

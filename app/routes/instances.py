@@ -1,4 +1,4 @@
-"""Retrieve instances: PS3.18 §10.4.1.1.1 to .3. Stored P10 files, bit for bit, at study, series and instance level."""
+"""Retrieve instances: PS3.18 §10.4.1.1.1. Stored P10 files, bit for bit, at study, series and instance level."""
 
 from collections.abc import AsyncIterator, Sequence
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 from storage import levels
+from storage.attributes import json_object, parse_object
 from storage.bucket import Bucket, ObjectInfo
 from storage.catalogue.base import Catalogue, SeriesSummary
 from storage.catalogue.matching import Matcher, is_universal
@@ -14,7 +15,6 @@ from storage.dicom.vr import standard_vr
 from storage.errors import SeriesNotFound, StorageError
 from storage.indexing.shelf import IndexShelf
 from storage.indexing.summary import Summariser
-from storage.instance_rows import json_object, parse_object
 from storage.keys import SeriesKey, SeriesObject, is_path_uid, parse_object_key, study_prefix
 from storage.levels import INSTANCE_TAGS, level_of
 from storage.links import ROOT

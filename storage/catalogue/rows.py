@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from storage import levels
+from storage.attributes import finished, json_object
 from storage.catalogue.base import SeriesSummary
 from storage.catalogue.matching import number_of, sortable, text_of, values_of
 from storage.catalogue.query import Level, Query, Tag
@@ -127,10 +128,10 @@ def series_document(summary: SeriesSummary) -> Document:
     key = summary.key
     document = {tag: element for tag, element in summary.attributes.items() if tag in _KEPT_OF_SERIES}
     document |= _constants(f"/studies/{key.study_uid}/series/{key.series_uid}")
-    document[_STUDY_UID] = _element("UI", [key.study_uid])
-    document[_SERIES_UID] = _element("UI", [key.series_uid])
-    document[_SOP_CLASS_UID] = _element("UI", sorted({uid for uid in summary.sop_class_uids if is_path_uid(uid)}))
-    document[levels.NUMBER_OF_SERIES_RELATED_INSTANCES] = _element("IS", [summary.instance_count])
+    document[_STUDY_UID] = finished("UI", [key.study_uid])
+    document[_SERIES_UID] = finished("UI", [key.series_uid])
+    document[_SOP_CLASS_UID] = finished("UI", sorted({uid for uid in summary.sop_class_uids if is_path_uid(uid)}))
+    document[levels.NUMBER_OF_SERIES_RELATED_INSTANCES] = finished("IS", [summary.instance_count])
     return document
 
 
@@ -146,21 +147,23 @@ def study_document(study_uid: str, series: Sequence[Document]) -> Document:
     document |= _consensus(of_patient, levels.PATIENT_TAGS)
     for tag, vr in ((_STUDY_DATE, "DA"), (_STUDY_TIME, "TM"), (_BIRTH_DATE, "DA")):  # one value each (PS3.6)
         if len(values_of(document.get(tag))) > 1:
-            document[tag] = _element(vr, texts_of(document[tag])[:1])
+            document[tag] = finished(vr, texts_of(document[tag])[:1])
     document |= _constants(f"/studies/{study_uid}")
-    document[_STUDY_UID] = _element("UI", [study_uid])
+    document[_STUDY_UID] = finished("UI", [study_uid])
     classes = {text for one in series for text in texts_of(one.get(_SOP_CLASS_UID))}
     instances = sum(number_in(one, levels.NUMBER_OF_SERIES_RELATED_INSTANCES) or 0 for one in series)
-    document[levels.MODALITIES_IN_STUDY] = _element("CS", modalities(series))
-    document[levels.SOP_CLASSES_IN_STUDY] = _element("UI", sorted(classes))
-    document[levels.NUMBER_OF_STUDY_RELATED_SERIES] = _element("IS", [len(series)])
-    document[levels.NUMBER_OF_STUDY_RELATED_INSTANCES] = _element("IS", [int(instances)])
+    document[levels.MODALITIES_IN_STUDY] = finished("CS", modalities(series))
+    document[levels.SOP_CLASSES_IN_STUDY] = finished("UI", sorted(classes))
+    document[levels.NUMBER_OF_STUDY_RELATED_SERIES] = finished("IS", [len(series)])
+    document[levels.NUMBER_OF_STUDY_RELATED_INSTANCES] = finished("IS", [int(instances)])
     return document
 
 
 def study_row(study: Mapping[Tag, bytes], tags: frozenset[Tag] = STUDY_DEFAULT) -> bytes:
     """One study as a search answers it."""
-    return encode({tag: study[tag] if tag in study else _EMPTY[tag] for tag in tags if tag in study or tag in _EMPTY})
+    return json_object(
+        {tag: study[tag] if tag in study else _EMPTY[tag] for tag in tags if tag in study or tag in _EMPTY}
+    )
 
 
 def series_row(series: Mapping[Tag, bytes], study: Mapping[Tag, bytes], tags: frozenset[Tag] = SERIES_DEFAULT) -> bytes:
@@ -169,13 +172,8 @@ def series_row(series: Mapping[Tag, bytes], study: Mapping[Tag, bytes], tags: fr
     return study_row(of_study | {tag: series[tag] for tag in tags - _FROM_STUDY if tag in series}, tags)
 
 
-def encode(document: Mapping[Tag, bytes]) -> bytes:
-    """A document as one DICOM JSON object, keys ascending."""
-    return b"{%b}" % b",".join(b'"%08X":%b' % (tag, document[tag]) for tag in sorted(document))
-
-
 def decode(text: bytes) -> Document:
-    """The inverse of `encode`. Raises CorruptSeries."""
+    """The inverse of `json_object`. Raises CorruptSeries."""
     try:
         members = _MEMBERS.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -245,16 +243,11 @@ def _consensus(series: Sequence[Document], tags: Iterable[Tag]) -> Document:
 
 def _constants(path: str) -> Document:
     return {
-        levels.SPECIFIC_CHARACTER_SET: _element("CS", ["ISO_IR 192"]),
-        levels.INSTANCE_AVAILABILITY: _element("CS", ["ONLINE"]),
-        levels.RETRIEVE_URL: _element("UR", [ROOT + path]),
+        levels.SPECIFIC_CHARACTER_SET: finished("CS", ["ISO_IR 192"]),
+        levels.INSTANCE_AVAILABILITY: finished("CS", ["ONLINE"]),
+        levels.RETRIEVE_URL: finished("UR", [ROOT + path]),
     }
 
 
 def _no_document(text: bytes) -> CorruptSeries:
     return CorruptSeries(f"a catalogue document of {len(text)} bytes is not DICOM JSON")
-
-
-def _element(vr: str, values: Sequence[str | int]) -> bytes:
-    element: dict[str, object] = {"vr": vr, "Value": list(values)} if values else {"vr": vr}
-    return msgspec.json.encode(element)

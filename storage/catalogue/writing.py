@@ -7,6 +7,7 @@ import math
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 
+from storage.attributes import json_object
 from storage.catalogue import rows
 from storage.catalogue.base import SeriesSummary, series_place
 from storage.catalogue.folding import fold
@@ -92,7 +93,7 @@ def _put_series(connection: sqlite3.Connection, summary: SeriesSummary) -> tuple
     else:
         connection.execute(
             "INSERT INTO series_data VALUES (?, x'', ?) ON CONFLICT (id) DO UPDATE SET document = excluded.document",
-            (series, rows.encode(document)),
+            (series, json_object(document)),
         )
     return series, document
 
@@ -133,7 +134,7 @@ def _follow_study(connection: sqlite3.Connection, study_uid: str, changed: Mappi
         connection.execute("DELETE FROM study WHERE study_uid = ?", (study_uid,))
         return
     document = rows.study_document(study_uid, [*documents.values()])
-    encoded = rows.encode(document)
+    encoded = json_object(document)
     stored = connection.execute(
         "SELECT id, document FROM study JOIN study_data USING (id) WHERE study_uid = ?", (study_uid,)
     ).fetchone()

@@ -7,6 +7,7 @@ from functools import partial
 
 import google_crc32c
 
+from storage.attributes import parse_object
 from storage.bucket import Bucket, ObjectInfo
 from storage.checking.findings import Finding, Kind
 from storage.cod.attributes import normalise
@@ -18,7 +19,6 @@ from storage.errors import CorruptSeries, InstanceUnreadable
 from storage.indexing.deep import fill_deep
 from storage.indexing.draft import Draft, DraftInstance, SeriesVersions
 from storage.indexing.quick import fill_quick
-from storage.instance_rows import parse_object
 from storage.keys import SeriesKey, SeriesObject
 from storage.levels import AVAILABLE_TRANSFER_SYNTAX_UID
 from storage.ranges import ByteRange

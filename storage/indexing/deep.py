@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 
+from storage.attributes import ui_value
 from storage.bucket import Bucket, ObjectInfo
 from storage.cod.metadata import Entry, SeriesMetadata
 from storage.dicom.json import JsonOptions, json_chunks
@@ -18,7 +19,6 @@ from storage.errors import InstanceUnreadable
 from storage.indexing.draft import Draft, DraftInstance, SeriesVersions, kept_of
 from storage.indexing.header_reader import FIRST_READ_BYTES, InstanceSource, Located, read_located, tail_start
 from storage.indexing.quick import hint_of, original_uid, place_problem, quick_instance
-from storage.instance_rows import ui_value
 from storage.levels import AVAILABLE_TRANSFER_SYNTAX_UID, KEPT_TAGS
 from storage.ranges import ByteRange, coalesce
 

@@ -84,3 +84,6 @@ class Deepening:
         except StorageError as error:
             self.failed[key] = str(error)
             logger.warning("%s stays quick: %s", key, error)
+        except Exception as error:  # a mistake of ours over one series must not keep the others quick
+            self.failed[key] = type(error).__name__
+            logger.error("%s stays quick", key, exc_info=error)

@@ -3,17 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from storage.attributes import json_object, parse_object, ui_value
 from storage.bucket import ObjectInfo
 from storage.deid import UidMap
-from storage.instance_rows import (
-    instance_number,
-    instance_row,
-    json_object,
-    parse_object,
-    shared_attributes,
-    sop_classes,
-    ui_value,
-)
+from storage.instance_rows import instance_number, instance_row, shared_attributes, sop_classes
 from storage.keys import SeriesKey
 from storage.levels import INSTANCE_TAGS, KEPT_TAGS
 from storage.ranges import ByteRange

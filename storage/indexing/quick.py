@@ -7,11 +7,11 @@ class needs to be shown (geometry, pixel description), its metadata is left out,
 import logging
 import re
 
+from storage.attributes import ui_value
 from storage.cod.attributes import Normalised, normalise
 from storage.cod.metadata import Entry, SeriesMetadata
 from storage.errors import InstanceUnreadable
 from storage.indexing.draft import Draft, DraftInstance, SeriesVersions
-from storage.instance_rows import ui_value
 from storage.levels import AVAILABLE_TRANSFER_SYNTAX_UID
 from storage.ranges import ByteRange
 from storage.series_index.layout import Hint

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from storage.attributes import parse_object
 from storage.bucket import Bucket, ObjectInfo
 from storage.catalogue.base import SeriesSummary
 from storage.cod.attributes import normalise
@@ -9,7 +10,7 @@ from storage.cod.metadata import SeriesMetadata, parse_series_metadata
 from storage.deid import UidMap
 from storage.errors import InstanceUnreadable
 from storage.indexing.draft import kept_of
-from storage.instance_rows import parse_object, shared_attributes, sop_classes
+from storage.instance_rows import shared_attributes, sop_classes
 from storage.keys import SeriesKey
 from storage.metadata_modes import sample_ordinals
 from storage.series_index.reader import SeriesIndex, UnusableIndex

@@ -65,7 +65,8 @@ async def _refuse_stored(bucket: Bucket, series: SeriesKey) -> None:
     for key in (series.metadata, series.tar):
         if await _exists(bucket, key):
             raise SeriesExists(
-                f"{series} is in the datastore already ({key}); adding instances to a stored series comes later"
+                f"{series} is in the datastore already ({key.rpartition('/')[2]}) and was left as it is; "
+                "this release adds nothing to a stored series"
             )
 
 
