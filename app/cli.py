@@ -32,16 +32,19 @@ def version() -> None:
     typer.echo(__version__)
 
 
-@commands.callback()
-def before_any_command(
-    shows_version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)
-    ] = False,
-) -> None:
-    """`codweb --version`, as people write it who have not read the help."""
-    if shows_version:
+def _print_and_exit(is_asked: bool) -> None:
+    if is_asked:
         version()
         raise typer.Exit
+
+
+@commands.callback()
+def options(
+    is_version_asked: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_and_exit, is_eager=True)
+    ] = False,
+) -> None:
+    """What stands before a command: options that end the program by themselves."""
 
 
 def main() -> None:

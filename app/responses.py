@@ -99,6 +99,9 @@ async def streamed(
 async def _resumed(first: Buffer, rest: AsyncIterator[Buffer]) -> AsyncIterator[Buffer]:
     yield first
     async for chunk in rest:
+        # Neither a folder's chunks nor writing to a client that has gone ever wait: without this the loop would stand
+        # still until the stream ends, and nobody could notice that it is not wanted any more.
+        await asyncio.sleep(0)
         yield chunk
 
 

@@ -86,7 +86,6 @@ class Settings(BaseSettings):
     strict: bool = Field(
         False, description="To the letter of PS3.18: no Accept is 406, instances default to Explicit VR Little Endian."
     )
-    requests_in_flight: int = Field(64, ge=1, description="Most reads of the bucket under way at once.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severity that is logged."
     )

@@ -6,6 +6,18 @@ from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 
+from app.accept import MAX_CHARS, MAX_RANGES
+from app.address import MAX_FRAMES
+from app.match_keys import MAX_PATTERN_CHARS, MAX_UIDS
+from app.query import MAX_PAIRS, SearchLimits
+from storage.archive.search import MOST_SERIES
+from storage.catalogue.sqlite import SEARCH_SECONDS
+from storage.cod.entry import Limits
+from storage.dicom.nesting import MAX_DEPTH
+from storage.dicom.p10 import MAX_INFLATED_BYTES
+from storage.dicom.pixels import MAX_FRAME_BITS
+from storage.keys import is_path_uid
+
 DOCUMENT = Path(__file__).parent.parent / "docs" / "conformance.md"
 
 RULES = [
@@ -77,3 +89,25 @@ def test_deviations_name_rules_of_the_tables() -> None:
 
     assert len(named) > 15
     assert named <= set(RULES)
+
+
+def test_limits_are_those_of_the_program() -> None:
+    text = DOCUMENT.read_text("utf-8")
+    table = text[text.index("## Limits") : text.index("## Deviations")]
+    rows = {row.split(" | ")[0].strip("| "): row.split(" | ")[1] for row in table.splitlines() if row.startswith("| ")}
+    limits, store = SearchLimits(), Limits()
+
+    def numbers(beginning: str) -> list[int]:
+        [cell] = [cell for name, cell in rows.items() if name.startswith(beginning)]
+        return [int(number.replace(",", "")) for number in re.findall(r"\b\d[\d,]*\b", cell)]
+
+    assert numbers("results") == [limits.default_limit, limits.max_limit]
+    assert numbers("series that one search") == [MOST_SERIES]
+    assert numbers("time of a search") == [SEARCH_SECONDS]
+    assert numbers("match keys") == [limits.max_keys, limits.max_include, MAX_UIDS, MAX_PAIRS]
+    assert numbers("characters of a match value") == [MAX_PATTERN_CHARS, MAX_CHARS, MAX_RANGES]
+    assert is_path_uid("1" * numbers("characters of a UID")[0])
+    assert not is_path_uid("1" * (numbers("characters of a UID")[0] + 1))
+    assert numbers("frames") == [MAX_FRAMES]
+    assert numbers("metadata.json") == [store.max_bytes >> 30, store.max_instances]
+    assert numbers("sequences") == [MAX_DEPTH, MAX_INFLATED_BYTES >> 30, MAX_FRAME_BITS >> 33]

@@ -54,7 +54,7 @@ def check(
         errors.print(f"codweb check: {error}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
     if series == 0:  # a wrong folder must not read as a sound one
-        place = f"studies/{study} of {datastore}: is there such a study, and" if study else f"studies/ of {datastore}:"
+        place = f"studies/{study} of {datastore}: is the UID right, and" if study else f"studies/ of {datastore}:"
         message = f"codweb check: no series below {place} is it the folder that holds studies/?"
         errors.print(message, markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2)

@@ -19,7 +19,7 @@ from storage.keys import SeriesKey
 
 def index(
     datastore: Annotated[
-        str, typer.Argument(metavar="[DATASTORE]", help="A folder that holds studies/ (default CODWEB_DATASTORE).")
+        str, typer.Argument(metavar="DATASTORE", help="A folder that holds studies/ (default CODWEB_DATASTORE).")
     ] = "",
     watch: Annotated[
         bool, typer.Option("--watch", help="Look again every CODWEB_SYNC_SECONDS (60), until interrupted.")
@@ -53,6 +53,7 @@ def index(
         console.print(f"codweb index: {error}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
+        console.print("codweb index: interrupted; the next run goes on from here", markup=False, soft_wrap=True)
         raise typer.Exit(130) from None
     if failures:
         raise typer.Exit(1)

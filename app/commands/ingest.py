@@ -25,7 +25,7 @@ from rich.table import Table
 
 from storage.bucket import Bucket, open_bucket
 from storage.errors import StorageError, StorageUnavailable
-from storage.ingest import Outcome, Report, SilentProgress
+from storage.ingest import Outcome, Report, SeriesNote, SilentProgress
 from storage.ingest import Progress as IngestProgress
 from storage.ingest import ingest as run_ingest
 
@@ -148,10 +148,10 @@ def _print_report(console: Console, report: Report) -> None:
         console.print(table)
         if len(notes) > MAX_SERIES_LISTED:
             console.print(f"… and {len(notes) - MAX_SERIES_LISTED:,} more series; --json lists all", highlight=False)
-    complaints = [note for note in report.series if note.message is not None]
+    complaints = [(note, note.message) for note in report.series if note.message is not None]
     clash = "another file of the same SOP Instance UID holds other bytes; that one is kept"
     for title, lines in (
-        ("series", [f"{note.series_uid} {note.outcome.value}: {note.message}" for note in complaints]),
+        ("series", [_sentence(note, message) for note, message in complaints]),
         ("refused", [f"{item.path}: {item.reason}" for item in report.refused]),
         ("conflict", [f"{item.path}: {clash}" for item in report.conflict]),
     ):
@@ -167,6 +167,11 @@ def _print_report(console: Console, report: Report) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _sentence(note: SeriesNote, message: str) -> str:
+    """What there is to say about a series, with its UID once."""
+    return message.removeprefix("series ") if note.series_uid in message else f"{note.series_uid}: {message}"
 
 
 def _printable(text: str) -> str:

@@ -26,14 +26,12 @@ from storage.state import StateFolder
 
 def serve(
     datastore: Annotated[
-        str, typer.Argument(metavar="[DATASTORE]", help="A folder that holds studies/ (default CODWEB_DATASTORE).")
+        str, typer.Argument(metavar="DATASTORE", help="A folder that holds studies/ (default CODWEB_DATASTORE).")
     ] = "",
     host: Annotated[
         str | None, typer.Option(help="Address to listen on (default 127.0.0.1: this machine only).")
     ] = None,
-    port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="TCP port (default 8042); 0 takes a free one.")
-    ] = None,
+    port: Annotated[int | None, typer.Option(help="TCP port (default 8042); 0 takes a free one.")] = None,
     state: Annotated[
         Path | None, typer.Option(help="Folder for derived state (default ~/.local/state/codweb).")
     ] = None,

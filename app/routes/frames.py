@@ -15,7 +15,7 @@ from storage.archive.frames import OpenFrames
 
 _HELD_BYTES = 8 << 20
 """Frames up to this are read at once; more are streamed."""
-_COPIED_BYTES = 64 * 1024
+_COPIED_BYTES = 2048 * 1024
 """Bodies up to this are joined into one write; larger ones are cheaper to write in pieces than to copy."""
 
 
@@ -62,8 +62,11 @@ async def frames_answer(
         headers |= {"content-type": form.part_content_type, "content-location": f"{base}{numbers[0]}"}
         if request.method == "HEAD":
             return described({"accept-ranges": "bytes", **headers}, None)
+        before = frames.identity
         [payload] = await frames.read(indices)
-        return single_part(request, payload, {**headers, "etag": _tag(frames, numbers, form)})
+        if frames.identity != before:  # the series changed meanwhile: these bytes are of the new one
+            headers["etag"] = _tag(frames, numbers, form)
+        return single_part(request, payload, headers)
     multipart = Multipart(form.media_type, form.transfer_syntax_uid)
     headers["content-type"] = multipart.content_type
     if request.method == "HEAD":
@@ -71,8 +74,10 @@ async def frames_answer(
     if size > _HELD_BYTES:
         stream = multipart.stream(_parts(frames, numbers, form, base))
         return await streamed(request, stream, headers, None)
+    before = frames.identity
     payloads = await frames.read(indices)
-    headers["etag"] = _tag(frames, numbers, form)
+    if frames.identity != before:
+        headers["etag"] = _tag(frames, numbers, form)
     parts = [
         (PartHead(form.part_content_type, f"{base}{number}", len(payload)), payload)
         for number, payload in zip(numbers, payloads, strict=True)

@@ -114,6 +114,7 @@ def _decompressed(data: bytes, key: SeriesKey, limits: Limits) -> bytes:
             pieces.append(piece)
             total += len(piece)
             if total > most:
+                pieces.clear()  # or the error's traceback would keep them for as long as it lives
                 raise CorruptSeries(f"{key}: metadata.json of {len(data)} bytes unpacks to more than {most}")
             is_full = len(piece) == PIECE_BYTES
     if not stream.eof:

@@ -47,7 +47,7 @@ class BuildProcesses:
         return None
 
     def close(self) -> None:
-        """Stop the process at once; what it was building is left out, for index files appear whole or not at all."""
+        """Stop the processes at once; what they were building is left out, for index files appear whole or not at all."""
         pool, self._pool = self._pool, None
         if pool is not None:
             workers = [*pool._processes.values()]  # Python 3.14 has kill_workers() for this

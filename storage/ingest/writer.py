@@ -65,7 +65,7 @@ async def _refuse_stored(bucket: Bucket, series: SeriesKey) -> None:
     for key in (series.metadata, series.tar):
         if await _exists(bucket, key):
             raise SeriesExists(
-                f"{series} is in the datastore already ({key.rpartition('/')[2]}) and was left as it is; "
+                f"{series} is in the datastore already ({key.rpartition('/')[2]}); "
                 "this release adds nothing to a stored series"
             )
 

@@ -163,6 +163,13 @@ def test_version_prints_the_version(errands: "dict[str, Future[subprocess.Comple
     assert re.fullmatch(r"\d+\.\d+\.\d+\S*\n", done.stdout)
 
 
+def test_the_version_can_also_be_asked_for_as_an_option(runner: CliRunner) -> None:
+    done = runner.invoke(commands, ["--version"])
+
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout == runner.invoke(commands, ["version"]).stdout
+
+
 # The end of a server
 
 

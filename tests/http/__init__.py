@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 import httpx
 from pydicom import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from storage.bucket.memory import MemoryBucket
 from storage.ingest import ingest
@@ -84,8 +84,8 @@ def data_set(number: int = 0, *, series: SeriesKey = MADE, **values: object) -> 
     made = Dataset()
     made.file_meta = FileMetaDataset()
     made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    made.file_meta.MediaStorageSOPClassUID = made.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
-    made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID = made_uid(number)
+    made.file_meta.MediaStorageSOPClassUID = made.SOPClassUID = SecondaryCaptureImageStorage
+    made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID = UID(made_uid(number))
     made.StudyInstanceUID, made.SeriesInstanceUID = series.study_uid, series.series_uid
     made.Modality, made.PatientID, made.PatientName = "OT", "synthetic", "Synthetic^Patient"
     for keyword, value in values.items():
@@ -122,7 +122,8 @@ async def exact_status(client: Client, path: str, query: bytes = b"") -> int:
 
     scope = {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "scheme": "http",
-        "query_string": query, "path": unquote(path), "raw_path": path.encode(), "root_path": "", "headers": [(b"host", b"testserver:8042")],
+        "query_string": query, "path": unquote(path), "raw_path": path.encode(), "root_path": "",
+        "headers": [(b"host", b"testserver:8042")],
         "client": ("127.0.0.1", 1), "server": ("testserver", 8042),
     }  # fmt: skip
     assert isinstance(client._transport, httpx.ASGITransport)

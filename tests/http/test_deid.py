@@ -107,9 +107,9 @@ async def test_no_metadata_shows_an_original_uid(tmp_path: Path, mode: str) -> N
     tags = "FrameOfReferenceUID,SOPInstanceUID,StudyInstanceUID"
     settings = {"studies_metadata": mode, "series_metadata": mode, "series_extrapolated_tags": tags}
     for depth in ("quick", "deep"):
-        async with serving(await loaded(STORE), tmp_path / depth, **settings) as client:
+        async with serving(await loaded(STORE), tmp_path / depth, wait=True, **settings) as client:
             for entry in ENTRIES:
-                await client.archive.shelf.get(series_key(entry), depth=depth)  # type: ignore[arg-type]  # one of the two
+                await client.archive.shelf.get(series_key(entry), depth=depth)
                 for name, path in resources_of(entry).items():
                     if "metadata" in name:
                         response = await client.get(path)
@@ -194,7 +194,7 @@ async def test_errors_and_logs_of_a_damaged_store_tell_no_original_uid(
                     response = await client.get(path, headers=STORED if path.endswith("/frames/1") else {})
                     assert response.status_code in (200, 404, 406, 500, 503)
                     assert_discreet(response)
-                await client.archive.shelf.get(series_key(entry), depth=depth)  # type: ignore[arg-type]  # one of the two
+                await client.archive.shelf.get(series_key(entry), depth=depth)
 
     findings = [finding async for finding in check_datastore(bucket, all_bytes=True)]
 

@@ -89,8 +89,8 @@ async def test_each_route_has_its_own_mode_and_instances_are_always_full(
 ) -> None:
     """Orthanc's StudiesMetadata and SeriesMetadata; the answer says in which mode it was made."""
     [key] = {series_key(entry) for entry in entries_of("append")}
-    settings = {"studies_metadata": study_mode, "series_metadata": series_mode}
-    async with serving(await loaded("append"), tmp_path, **settings) as client:
+    modes = {"studies_metadata": study_mode, "series_metadata": series_mode}
+    async with serving(await loaded("append"), tmp_path, wait=True, **modes) as client:
         study = await get(client, f"studies/{key.study_uid}/metadata")
         series = await get(client, f"{key.stem}/metadata")
         instances = [await client.get(f"{instance_path(entry)}/metadata") for entry in entries_of("append")]
@@ -243,6 +243,19 @@ async def test_what_an_instance_says_itself_is_never_overridden(tmp_path: Path) 
     assert all("00280010" not in each for each in found)  # the list is the configured one, nothing more
 
 
+async def test_a_link_to_bulk_data_is_told_of_no_other_instance(tmp_path: Path) -> None:
+    """It would lead to the value of the sampled instance."""
+    long: list[object] = ["x" * 1_100_000] * 5
+    bucket = await store_of(five(TextValue=long, Rows=[64] * 5), tmp_path)
+    async with serving(bucket, tmp_path / "full") as client:
+        await client.archive.shelf.get(MADE, depth="deep")
+        assert "BulkDataURI" in (await get(client, f"{MADE.stem}/metadata")).json()[0]["0040A160"]
+
+    found = await extrapolated(bucket, tmp_path / "state", MADE.stem, series_extrapolated_tags="TextValue,Rows")
+
+    assert [sorted({"0040A160", "00280010"} & each.keys()) for each in found] == [["00280010"]] * 5
+
+
 async def test_the_study_route_samples_each_series_by_itself(tmp_path: Path) -> None:
     bucket = await store_of([*five(), *five(OTHER, 11, Rows=[64] * 5)], tmp_path)
 
@@ -270,7 +283,7 @@ def test_orthancs_names_of_the_modes_are_understood(monkeypatch: pytest.MonkeyPa
     settings = Settings(state_dir=tmp_path)
     assert (settings.studies_metadata, settings.series_metadata) == ("main", "extrapolate")
 
-    assert Settings(studies_metadata="Full").studies_metadata == "full"  # type: ignore[arg-type]  # an alias
+    assert Settings(studies_metadata="Full").studies_metadata == "full"
 
 
 @pytest.mark.parametrize(
@@ -288,7 +301,7 @@ def test_orthancs_names_of_the_modes_are_understood(monkeypatch: pytest.MonkeyPa
 def test_what_cannot_be_done_is_refused_at_start(setting: str, value: str, told: str) -> None:
     """Orthanc stops too; a misspelt list that was ignored would be noticed by nobody."""
     with pytest.raises(ValidationError, match=told):
-        Settings(**{setting: value})
+        Settings.model_validate({setting: value})
 
 
 ACCEPTS = [

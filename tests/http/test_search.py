@@ -48,9 +48,14 @@ async def served(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serv
     """A server that has read every header, and the model of the same metadata."""
     state = tmp_path_factory.mktemp("state")
     async with serving(await loaded(STORE), state, deepen="all") as client:
-        catalogue = client.archive.catalogue
-        while any(known.depth == "quick" and known.problem is None for known in await catalogue.known()):  # noqa: ASYNC110 -- it tells nobody
+        for _ in range(500):
+            if not any(
+                each.depth == "quick" and each.problem is None for each in await client.archive.catalogue.known()
+            ):
+                break
             await asyncio.sleep(0.02)
+        else:
+            pytest.fail(f"not all series were deepened: {client.archive.deepening.failed}")
         instances: list[Attributes] = []
         for key in {series_key(entry) for entry in entries_of(STORE)}:
             instances += (await client.get(f"/dicomweb/{key.stem}/metadata")).json()
@@ -80,22 +85,17 @@ async def test_a_search_finds_what_the_model_finds(served: Served, resource: str
     if level == "instances":
         queries |= INSTANCE_QUERIES
     keys = [SeriesKey(value_of(each, STUDY_UID), value_of(each, SERIES_UID)) for each in served.model.series]
-    some = [key for key in keys if key.study_uid == BIG_STUDY][:2] + [
-        key for key in keys if key.study_uid != BIG_STUDY
-    ][:2]
-    if " of " not in resource:
-        some = some[:1]
+    key = next(key for key in keys if key.study_uid == BIG_STUDY)
     hits = 0
-    for key in some:
-        path = searches_of(key)[resource]
-        _, within, depth = where(resource, key)
-        for query, holds in queries.items():
-            found = await uids(served.client, path, query, level)
+    path = searches_of(key)[resource]
+    _, within, depth = where(resource, key)
+    for query, holds in queries.items():
+        found = await uids(served.client, path, query, level)
 
-            expected = served.model.find(level, holds, within, depth)
-            assert sorted(found) == expected, (path, query)
-            assert len(set(found)) == len(found)
-            hits += 0 < len(expected) < len(served.model.level(level))
+        expected = served.model.find(level, holds, within, depth)
+        assert sorted(found) == expected, (path, query)
+        assert len(set(found)) == len(found)
+        hits += 0 < len(expected) < len(served.model.level(level))
     assert hits > 5
 
 
@@ -148,7 +148,7 @@ async def test_rows_hold_what_the_standard_and_viewers_want_and_say_the_truth(se
     """Q25–Q27, Q32, Q33, J1–J6: unasked, with the attributes of the levels above that the path does not name."""
     in_big_study = [one for one in served.model.series if value_of(one, STUDY_UID) == BIG_STUDY]
     alone = [one for one in served.model.series if value_of(one, STUDY_UID) != BIG_STUDY]
-    for one in (in_big_study[0], *alone[:6]):
+    for one in (in_big_study[0], *alone[:3]):
         key = SeriesKey(value_of(one, STUDY_UID), value_of(one, SERIES_UID))
         level, within, depth = where(resource, key)
         required, known = RETURNED[level]

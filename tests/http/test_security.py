@@ -174,7 +174,7 @@ async def test_a_search_for_everything_is_cut_to_the_most_there_may_be(client: C
 async def test_a_smaller_cap_of_the_server_holds_and_pages_go_on(tmp_path: Path) -> None:
     """T22 and viewers' rule 8: a cap below the asked limit must not lose anything."""
     async with serving(await loaded("v2_default"), tmp_path, search_max_limit=3, search_default_limit=2) as client:
-        everything = []
+        everything: list[str] = []
         while True:
             response = await client.get(f"/dicomweb/instances?limit=101&offset={len(everything)}")
             rows = response.json()
@@ -204,12 +204,12 @@ async def test_expensive_looking_queries_are_cheap(client: Client) -> None:
     """T22: matching takes time in proportion to pattern and text, never a power of it."""
     for name, query in STORMS.items():
         for level in ("studies", "series", "instances"):
-            began = time.perf_counter()
+            began = time.process_time()
 
             response = await client.get(f"/dicomweb/{level}?{query}")
 
             assert response.status_code == 200, (name, response.text)
-            assert time.perf_counter() - began < 2, name
+            assert time.process_time() - began < 2, name
 
 
 TOO_MUCH = {
@@ -228,12 +228,12 @@ TOO_MUCH = {
 async def test_too_much_of_anything_is_refused_at_once(client: Client) -> None:
     """T22: caps on the number and length of everything that a query may hold."""
     for name, query in TOO_MUCH.items():
-        began = time.perf_counter()
+        began = time.process_time()
 
         status = await exact_status(client, "/dicomweb/studies", query.encode())
 
         assert status == (400 if name != "characters in a name" else 200), name
-        assert time.perf_counter() - began < 2, name
+        assert time.process_time() - began < 2, name
 
 
 INJECTIONS = [
