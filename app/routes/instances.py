@@ -58,7 +58,7 @@ async def retrieve_instance(request: Request) -> Response:
 async def _many(request: Request, keys: Sequence[SeriesKey]) -> Response:
     form = choose_instances(accept_of(request), single=False, strict=services(request).settings.strict)
     archive, root = services(request).archive, root_of(request)
-    opened = [await archive.instances.of_series(key) for key in keys]
+    opened = await archive.instances.of_series(keys)
     heads = [_head(series, position, form, root) for series in opened for position in range(len(series.instances))]
     etag = entity_tag([series.identity for series in opened], weak=True)
     unchanged = not_modified(request, etag, {"vary": "Accept"})

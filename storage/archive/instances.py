@@ -1,6 +1,6 @@
 """Whole instances: the stored P10 files, bit for bit, alone or as one stream over the tar of a series."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 import google_crc32c
@@ -88,19 +88,22 @@ class Instances:
 
         return await self._prover.with_index(key, use)
 
-    async def of_series(self, key: SeriesKey) -> SeriesFiles:
-        """What a series holds, before the first byte of it is read.
+    async def of_series(self, keys: Sequence[SeriesKey]) -> list[SeriesFiles]:
+        """What one or more series (a study) hold, before the first byte is read.
 
         Raises:
-            InstanceUnreadable, SeriesInMotion: one of them cannot be served, so the series cannot either.
+            SeriesNotFound: none of them is there.
+            InstanceUnreadable, SeriesInMotion: an instance cannot be served, so what it belongs to cannot either.
             Withheld: as `file`.
         """
-        index = await self._shelf.get(key, depth="deep")
+        return [await self._files_of(index) for index in await self._shelf.get_all(keys, depth="deep")]
+
+    async def _files_of(self, index: SeriesIndex) -> SeriesFiles:
         _check_disclosable(index)
         instances = sorted(index.all_instances(), key=lambda instance: instance.range.start)
         for instance in instances:
             if instance.problem is not None:
-                raise await self._prover.doubt(index, f"instance {instance.uid} of {key}: {instance.problem}")
+                raise await self._prover.doubt(index, f"instance {instance.uid} of {index.key}: {instance.problem}")
         return SeriesFiles(index, instances)
 
     async def files(self, series: SeriesFiles) -> AsyncIterator[StoredFile]:

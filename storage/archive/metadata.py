@@ -11,7 +11,6 @@ from storage.keys import SeriesKey
 from storage.metadata_modes import Extrapolation, MetadataMode, extrapolated_attributes, main_attributes
 from storage.series_index.reader import SeriesIndex
 from storage.series_index.splice import Coding, Piece, array, joined
-from storage.together import together
 
 VARIANT_BYTES = 64 << 20
 """Answers kept that are not stored: other service roots, other modes, no compression."""
@@ -60,7 +59,7 @@ class Metadata:
         if len(keys) == 1:
             indexes = [await self._shelf.get(keys[0], with_metadata=True)]
         else:
-            indexes = await together(self._shelf.get(key, with_metadata=True) for key in keys)
+            indexes = await self._shelf.get_all(keys, with_metadata=True)
         rules = self._rules if mode == "extrapolate" else None
         etag = _etag([index.identity for index in indexes], mode, rules, root, coding)
         is_deep = all(index.header.depth == "deep" for index in indexes)

@@ -18,9 +18,6 @@ SHORT_VRS: Final = frozenset(
 )
 """Explicit VR: a length of two bytes."""
 
-AMBIGUOUS_VRS: Final = frozenset({"OB or OW", "US or OW", "US or SS", "US or SS or OW"})
-"""As pydicom's dictionary spells them; other attributes of the data set decide."""
-
 BULK_VRS: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 """Values that DICOM JSON carries as InlineBinary or BulkDataURI (PS3.18 §F.2.6, §F.2.7)."""
 
@@ -31,21 +28,6 @@ PLAIN_TEXT_VRS: Final = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM
 """Text in the default repertoire."""
 
 TEXT_VRS: Final = CHARACTER_SET_VRS | PLAIN_TEXT_VRS
-
-UNSPLIT_VRS: Final = frozenset({"LT", "ST", "UR", "UT"})
-"""Text in which a backslash separates nothing."""
-
-NUMBER_CODES: Final = {
-    "FD": "d",
-    "FL": "f",
-    "SL": "i",
-    "SS": "h",
-    "SV": "q",
-    "UL": "I",
-    "US": "H",
-    "UV": "Q",
-}
-"""`struct` code of one value."""
 
 WORD_BYTES: Final = {"OW": 2, "OL": 4, "OF": 4, "OV": 8, "OD": 8}
 """Bytes that are swapped together between byte orders (PS3.5 §7.3); a VR that is not listed here is never swapped."""

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from storage.keys import SeriesKey
 from storage.series_index.layout import Depth
 from storage.series_index.reader import SeriesIndex, UnusableIndex
 from storage.state import StateFolder
+from storage.together import together
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,27 @@ class IndexShelf:
         if index.header.depth == "quick" and (depth == "deep" or (with_metadata and not index.header.has_metadata)):
             index = await self._build(key, "deep")
         return index
+
+    async def get_all(
+        self, keys: Sequence[SeriesKey], *, depth: Depth = "quick", with_metadata: bool = False
+    ) -> list[SeriesIndex]:
+        """The indexes of several series, in their order; those that were removed since they were listed are left out.
+
+        Raises:
+            SeriesNotFound: none of them is there any more.
+            CorruptSeries, StorageUnavailable: one of them cannot be read.
+        """
+
+        async def present(key: SeriesKey) -> SeriesIndex | None:
+            try:
+                return await self.get(key, depth=depth, with_metadata=with_metadata)
+            except SeriesNotFound:
+                return None
+
+        found = [index for index in await together(map(present, keys)) if index is not None]
+        if not found:
+            raise SeriesNotFound(f"no {keys[0]}")
+        return found
 
     async def refresh(self, key: SeriesKey) -> SeriesIndex:
         """The index after a read met another version than the index was built for."""
