@@ -5,6 +5,7 @@ Runs in the server's own process for quick builds, and in others for deep ones (
 
 import asyncio
 import logging
+from collections import OrderedDict
 
 from storage.bucket import Bucket, ObjectInfo
 from storage.cod.entry import DEFAULT_LIMITS
@@ -30,6 +31,9 @@ from storage.together import together
 
 logger = logging.getLogger(__name__)
 
+_PARSED_AT_ONCE = 4
+"""metadata.json files that are taken apart at the same time: each may take some hundred MB before it is refused."""
+_REMEMBERED_CORRUPT = 1000
 _ATTEMPTS = 3
 """A series that is replaced while it is read is read again; three times in a row is another writer's storm."""
 
@@ -42,6 +46,8 @@ class Indexer:
         self._bucket = bucket
         self._state = state
         self._root = root
+        self._parsing = asyncio.Semaphore(_PARSED_AT_ONCE)
+        self._corrupt: OrderedDict[SeriesKey, tuple[str, CorruptSeries]] = OrderedDict()
 
     async def build(self, key: SeriesKey, depth: Depth) -> None:
         """Put an index of at least this depth in place; of several processes one builds and the others wait.
@@ -64,12 +70,26 @@ class Indexer:
                 metadata_bytes, versions = await self._versions(key)
                 if self._is_built(key, depth, versions):
                     return
-                metadata = await asyncio.to_thread(parse_series_metadata, metadata_bytes, key)
-                return await self._write(key, depth, metadata, versions)
+                async with self._parsing:
+                    metadata = await self._parsed(metadata_bytes, key, versions.metadata)
+                    return await self._write(key, depth, metadata, versions)
             except ObjectChanged:
                 if attempt + 1 == _ATTEMPTS:
                     raise
                 logger.info("%s changed while it was read; reading it again", key)
+
+    async def _parsed(self, data: bytes, key: SeriesKey, version: str) -> SeriesMetadata:
+        """What metadata.json says. That it cannot be read is remembered for its version: finding out may cost seconds."""
+        known = self._corrupt.get(key)
+        if known is not None and known[0] == version:
+            raise CorruptSeries(str(known[1]))
+        try:
+            return await asyncio.to_thread(parse_series_metadata, data, key)
+        except CorruptSeries as error:
+            self._corrupt[key] = version, error.with_traceback(None)
+            while len(self._corrupt) > _REMEMBERED_CORRUPT:
+                self._corrupt.popitem(last=False)
+            raise
 
     async def _versions(self, key: SeriesKey) -> tuple[bytes, SeriesVersions]:
         info, tar = await together((self._described(key.metadata), self._described(key.tar)))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from storage.bucket.memory import MemoryBucket
-from storage.errors import SeriesNotFound, StorageUnavailable
+from storage.errors import CorruptSeries, SeriesNotFound, StorageUnavailable
 from storage.indexing.indexer import Indexer
 from storage.indexing.shelf import IndexShelf
 from storage.keys import SeriesKey
@@ -203,3 +203,22 @@ async def test_the_log_of_another_index_is_not_taken(parts: Shelf) -> None:
     rebuilt = await again(parts).shelf.get(parts.key)
 
     assert rebuilt.at(0).locator is None
+
+
+async def test_metadata_that_cannot_be_read_is_taken_apart_once_for_each_version(
+    parts: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bomb costs seconds to refuse; a viewer asks again and again."""
+    sound = bytes((await parts.memory.read(parts.key.metadata)).data)
+    await parts.memory.write(parts.key.metadata, b"\x1f\x8b broken")
+    for _ in range(3):
+        with pytest.raises(CorruptSeries):
+            await parts.shelf.get(parts.key)
+    monkeypatch.setattr("storage.indexing.indexer.parse_series_metadata", None)
+    with pytest.raises(CorruptSeries):
+        await parts.shelf.get(parts.key)
+    monkeypatch.undo()
+
+    await parts.memory.write(parts.key.metadata, sound)
+
+    assert (await parts.shelf.get(parts.key)).header.count > 0
