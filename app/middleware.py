@@ -128,10 +128,18 @@ async def _send_problem(send: Send, error: Exception) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
+_HINTS = {
+    404: "Nothing is at this address. DICOMweb begins at /dicomweb, e.g. /dicomweb/studies; /docs describes it.",
+    405: "This release reads only: GET and HEAD.",
+}
+"""What to say where the framework only knows the status."""
+
+
 def _document(error: Exception) -> dict[str, object]:
     if isinstance(error, HTTPException):
         phrase = HTTPStatus(error.status_code).phrase
-        return {"type": "about:blank", "title": phrase, "status": error.status_code, "detail": str(error.detail)}
+        detail = _HINTS.get(error.status_code, error.detail) if error.detail == phrase else error.detail
+        return {"type": "about:blank", "title": phrase, "status": error.status_code, "detail": detail}
     return problem(error)
 
 

@@ -7,7 +7,8 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from storage.metadata_modes import SERIES_EXTRAPOLATED_TAGS, STUDY_EXTRAPOLATED_TAGS, MetadataMode, tags_of_keywords
@@ -143,6 +144,28 @@ class Settings(BaseSettings):
     @cached_property
     def proxy_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
         return tuple(ip_network(text, strict=False) for text in self.trusted_proxies)
+
+
+def read_settings(**overrides: object) -> Settings:
+    """Settings from the environment, with the options that were given on top.
+
+    Raises:
+        ValueError: a value that does not suit its setting, or a `CODWEB_` variable that is none.
+    """
+    refuse_unknown_variables()
+    try:
+        settings = Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]  # validated by pydantic
+    except ValidationError as error:
+        raise ValueError("; ".join(map(_sentence, error.errors()))) from error
+    if not settings.datastore:
+        raise ValueError("name a datastore, e.g. codweb serve ./datastore (or set CODWEB_DATASTORE)")
+    return settings
+
+
+def _sentence(problem: ErrorDetails) -> str:
+    """What is wrong with which setting; without the value, and without pydantic's own words around ours."""
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{PREFIX}{str(problem['loc'][0]).upper()}: {message}" if problem["loc"] else message
 
 
 def refuse_unknown_variables() -> None:

@@ -22,10 +22,6 @@ class ByteRange:
     def length(self) -> int:
         return self.stop - self.start
 
-    def contains(self, other: "ByteRange") -> bool:
-        """Whether every byte of `other` lies inside."""
-        return self.start <= other.start and other.stop <= self.stop
-
     def shifted(self, by: int) -> "ByteRange":
         """The same length, `by` bytes further on."""
         return ByteRange(self.start + by, self.stop + by)

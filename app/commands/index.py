@@ -8,9 +8,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from app.commands.serve import read_settings
 from app.main import open_archive
-from app.settings import Settings
+from app.settings import Settings, read_settings
 from storage.archive import Archive
 from storage.errors import StorageError
 from storage.indexing.summary import summary_of

@@ -11,14 +11,12 @@ from typing import Annotated
 
 import typer
 import uvicorn
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 from rich.console import Console
 from rich.logging import RichHandler
 
 from app.main import create_app
 from app.services import SERVICE_PREFIX
-from app.settings import PREFIX, Settings, refuse_unknown_variables
+from app.settings import Settings, read_settings
 from storage.bucket import open_bucket
 from storage.errors import StorageError
 from storage.state import StateFolder
@@ -75,28 +73,6 @@ def serve(
         server_header=False,
     )
     _run(uvicorn.Server(config), listening)
-
-
-def read_settings(**overrides: object) -> Settings:
-    """Settings from the environment, with the options that were given on top.
-
-    Raises:
-        ValueError: a value that does not suit its setting, or a `CODWEB_` variable that is none.
-    """
-    refuse_unknown_variables()
-    try:
-        settings = Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]  # validated by pydantic
-    except ValidationError as error:
-        raise ValueError("; ".join(map(_sentence, error.errors()))) from error
-    if not settings.datastore:
-        raise ValueError("name a datastore, e.g. codweb serve ./datastore (or set CODWEB_DATASTORE)")
-    return settings
-
-
-def _sentence(problem: ErrorDetails) -> str:
-    """What is wrong with which setting; without the value, and without pydantic's own words around ours."""
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{PREFIX}{str(problem['loc'][0]).upper()}: {message}" if problem["loc"] else message
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -65,11 +65,6 @@ class P10:
         """Media Storage SOP Class UID (0002,0002), or empty."""
         return _meta_uid(self.file_window, self.meta, 0x00020002)
 
-    @property
-    def media_sop_instance_uid(self) -> str:
-        """Media Storage SOP Instance UID (0002,0003), or empty."""
-        return _meta_uid(self.file_window, self.meta, 0x00020003)
-
 
 @dataclass(frozen=True, slots=True)
 class PixelElement:

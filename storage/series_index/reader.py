@@ -75,10 +75,6 @@ class SeriesIndex:
     def _footer_crc(self) -> int:
         return int(FOOTER.unpack_from(self._map, len(self._map) - FOOTER.size)[2])
 
-    @property
-    def file_bytes(self) -> int:
-        return len(self._map)
-
     @cached_property
     def uids(self) -> list[str]:
         """The instances' UIDs in the order of the answers."""

@@ -74,7 +74,7 @@ def test_a_study_row_counts_its_series_and_instances(client: DICOMwebClient, sou
         ({"PatientID": "4MR1", "StudyDate": "20200101-"}, lambda data: False),
         ({"PatientID": "nobody"}, lambda data: False),
     ],
-    ids=str,
+    ids=lambda value: repr(value) if isinstance(value, dict) else "",
 )
 def test_studies_are_found_by_what_pydicom_reads_in_their_files(
     client: DICOMwebClient, sources: Sources, filters: dict[str, str], matches: Callable[[Dataset], bool]
