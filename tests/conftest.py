@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ STORE_NAMES = sorted(path.name for path in (DATA / "cod").iterdir() if path.is_d
 
 def pytest_configure(config: pytest.Config) -> None:
     install_skip_guard(config)
+    # Commands that a test runs must not write into the state folder of whoever runs the tests.
+    os.environ["CODWEB_STATE_DIR"] = tempfile.mkdtemp(prefix="codweb-tests-")
 
 
 @pytest.fixture(scope="session")

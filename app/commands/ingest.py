@@ -23,14 +23,21 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from app.main import open_archive
+from app.settings import read_settings
 from storage.bucket import Bucket, open_bucket
 from storage.errors import StorageError, StorageUnavailable
+from storage.indexing.summary import summary_of
 from storage.ingest import Outcome, Report, SeriesNote, SilentProgress
 from storage.ingest import Progress as IngestProgress
 from storage.ingest import ingest as run_ingest
+from storage.keys import SeriesKey
 
 MAX_LISTED = 20
 """Refused files that the table names; `--json` names all."""
+
+PROCESSES_FROM = 500
+"""Instances from which on starting a process costs less than it saves."""
 
 MAX_SERIES_LISTED = 50
 """Series that the table shows, those with something to say first; `--json` names all."""
@@ -41,6 +48,12 @@ def ingest(
     to: Annotated[str, typer.Option("--to", help="Datastore to write to: a folder, made if it does not exist.")],
     json_report: Annotated[bool, typer.Option("--json", help="Print one JSON report instead of a table.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be stored, and write nothing.")] = False,
+    index: Annotated[
+        bool, typer.Option("--index/--no-index", help="Index what was stored, so that a server has its answers ready.")
+    ] = True,
+    state: Annotated[
+        Path | None, typer.Option(help="Folder for the indexes.", show_default="as codweb serve's")
+    ] = None,
 ) -> None:
     """Store DICOM files as Cloud Optimized DICOM, one tar per series.
 
@@ -66,7 +79,9 @@ def ingest(
         bucket = _open(to, dry_run=dry_run)
         with _progress(errors) as progress:
             report = asyncio.run(_run(sources, bucket, progress, dry_run=dry_run))
-    except StorageError as error:
+            if index and not dry_run:
+                asyncio.run(_index(to, state, report, progress))
+    except (StorageError, ValueError) as error:
         errors.print(f"codweb ingest: {error}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
     if json_report:
@@ -96,6 +111,24 @@ async def _run(sources: list[Path], bucket: Bucket, progress: IngestProgress, *,
         return await run_ingest(sources, bucket, progress=progress, dry_run=dry_run)
     finally:
         await bucket.close()
+
+
+async def _index(to: str, state: Path | None, report: Report, progress: IngestProgress) -> None:
+    """Build the deep index of each new series: what a server would otherwise do when somebody waits for it."""
+    stored = [note for note in report.series if note.outcome is Outcome.STORED]
+    if not stored:
+        return
+    settings = read_settings(datastore=to, state_dir=state)
+    is_small = sum(note.instances for note in stored) < PROCESSES_FROM
+    archive = open_archive(settings, open_bucket(to) if is_small else None)
+    try:
+        progress.begin("Indexing", files=len(stored), size=None)
+        for note in stored:
+            built = await archive.shelf.get(SeriesKey(note.study_uid, note.series_uid), depth="deep")
+            await archive.catalogue.upsert([summary_of(built)])
+            progress.advance(files=1)
+    finally:
+        await archive.close()
 
 
 @contextmanager

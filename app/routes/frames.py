@@ -15,7 +15,7 @@ from storage.archive.frames import OpenFrames
 
 _HELD_BYTES = 8 << 20
 """Frames up to this are read at once; more are streamed."""
-_COPIED_BYTES = 2048 * 1024
+_COPIED_BYTES = 64 * 1024
 """Bodies up to this are joined into one write; larger ones are cheaper to write in pieces than to copy."""
 
 

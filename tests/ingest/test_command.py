@@ -10,6 +10,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from app.commands.ingest import ingest
+from storage.series_index.reader import SeriesIndex
 from tests.ingest.reading import CT
 
 
@@ -102,3 +103,23 @@ def test_address_that_cannot_be_written_to_is_one_sentence(tmp_path: Path) -> No
 
         assert result.exit_code == 1
         assert result.stderr.startswith("codweb ingest: ")
+
+
+def test_what_was_stored_is_indexed_deeply_for_the_server(tmp_path: Path) -> None:
+    """Design §2: our own ingest builds deep, so the first answer of a server is the faithful one."""
+    datastore, state = tmp_path / "datastore", tmp_path / "state"
+
+    result = run(CT[0], "--to", datastore, "--state", state)
+
+    [index] = state.rglob("*.index")
+    assert result.exit_code == 0, result.output
+    assert SeriesIndex(index).header.depth == "deep"
+
+
+def test_indexing_can_be_left_to_the_server(tmp_path: Path) -> None:
+    datastore, state = tmp_path / "datastore", tmp_path / "state"
+
+    result = run(CT[0], "--to", datastore, "--state", state, "--no-index")
+
+    assert result.exit_code == 0, result.output
+    assert not state.exists()
