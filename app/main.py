@@ -11,12 +11,11 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.routing import Route
 
 from app import __version__
 from app.middleware import Cors, Paths, Problems
 from app.routes import RETRIEVE, Resource, search, service
-from app.routes.dispatch import Retrieve
+from app.routes.dispatch import Resources
 from app.services import SERVICE_PREFIX, Services
 from app.settings import Settings
 from storage.archive import Archive
@@ -51,11 +50,9 @@ def create_app(settings: Settings, bucket: Bucket | None = None) -> FastAPI:
     app = FastAPI(title="codweb", version=__version__, description=_DESCRIPTION, lifespan=lifespan, telemetry=_SILENT)
     app.include_router(service.router)
     app.include_router(search.router, prefix=SERVICE_PREFIX)
-    for route in search.router.routes:  # FastAPI answers HEAD only where it is told, and then documents it twice
-        app.router.routes.append(Route(SERVICE_PREFIX + route.path, search.search, methods=["HEAD"]))  # type: ignore[attr-defined]  # all are APIRoutes
     app.add_exception_handler(HTTPException, _reraise)
     # the last one added is the outermost
-    app.add_middleware(Retrieve)
+    app.add_middleware(Resources)
     app.add_middleware(Paths)
     app.add_middleware(Problems)
     app.add_middleware(Cors, origins=settings.cors_origins)

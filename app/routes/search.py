@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -87,6 +88,10 @@ async def search(request: Request) -> Response:
     study_uid = study_of(request) if "study_uid" in request.path_params else None
     series_uid = series_of(request).series_uid if "series_uid" in request.path_params else None
     return await _answer(request, level, study_uid, series_uid)
+
+
+PATHS = tuple(route.path for route in router.routes if isinstance(route, APIRoute))
+"""Of the six resources, below the service root."""
 
 
 async def _answer(request: Request, level: Level, study_uid: str | None, series_uid: str | None) -> Response:

@@ -50,6 +50,7 @@ class Searches:
         self._catalogue = catalogue
         self._shelf = shelf
         self._summariser = summariser
+        self._is_complete = False
 
     async def search(self, query: Query) -> Page:
         """Answer a search (PS3.18 §10.6); rows have rootless links.
@@ -57,9 +58,11 @@ class Searches:
         Raises:
             StorageUnavailable: the catalogue is too slow for this search, or a bucket does not answer.
         """
-        await self._look_up_exact(query)
+        if query.series_uid is None:  # a series named by its path needs no catalogue
+            await self._look_up_exact(query)
         page = await self._instances(query) if query.level is Level.INSTANCE else await self._catalogue.search(query)
-        if not (await self._catalogue.status()).complete:
+        self._is_complete = self._is_complete or (await self._catalogue.status()).complete  # and it stays so
+        if not self._is_complete:
             page = replace(
                 page, warnings=(*page.warnings, "The catalogue is still being filled: there may be more matches later.")
             )
@@ -105,6 +108,8 @@ class Searches:
     async def _instances(self, query: Query) -> Page:
         own = [condition for condition in query.conditions if _is_own(condition) and _is_held(condition.path[0])]
         matcher = Matcher(own, query.intervals, fuzzy=query.fuzzy) if own or query.intervals else None
+        asked = _asked(query)
+        is_plain = not asked and not query.include_all and query.series_uid is not None
         rows: list[bytes] = []
         matched = opened = 0
         warnings = _not_matched(query)
@@ -120,7 +125,10 @@ class Searches:
             hits = _hits(index, matcher)
             wanted = hits[max(0, query.offset - matched) : max(0, query.offset + query.limit - matched)]
             matched += len(hits)
-            rows.extend(_row(index, ordinal, query) for ordinal in wanted)
+            if isinstance(wanted, range) and is_plain:
+                rows.extend(index.rows(wanted))
+            else:
+                rows.extend(_row(index, ordinal, query, asked) for ordinal in wanted)
         return Page(rows, max(0, matched - query.offset - len(rows)), warnings)
 
     async def _candidates(self, query: Query) -> AsyncIterator[SeriesKey]:
@@ -186,15 +194,17 @@ def _known(index: SeriesIndex, ordinal: int) -> dict[int, bytes]:
     return {**parse_object(index.kept(ordinal)), **parse_object(index.row(ordinal))}
 
 
-def _row(index: SeriesIndex, ordinal: int, query: Query) -> bytes:
-    """One row: as it lies in the index, or with what was asked beyond that."""
+def _asked(query: Query) -> set[Tag]:
+    """Attributes that rows hold beyond their usual ones: fields that were asked for, and match keys."""
     asked = {path[0] for path in query.include} | {condition.path[0] for condition in query.conditions}
     asked.update(tag for interval in query.intervals for tag in (interval.date, interval.time))
-    row = index.row(ordinal)
-    if not asked and not query.include_all and query.series_uid is not None:
-        return row
+    return asked
+
+
+def _row(index: SeriesIndex, ordinal: int, query: Query, asked: set[Tag]) -> bytes:
+    """One row: what lies in the index, and what was asked beyond that."""
     shared = parse_object(index.header.shared)
-    attributes = {**_inherited(query, shared), **parse_object(row)}
+    attributes = {**_inherited(query, shared), **parse_object(index.row(ordinal))}
     known = {**shared, **parse_object(index.kept(ordinal))}
     if query.include_all:
         attributes = {**known, **_without_bulk(_all_attributes(index, ordinal)), **attributes}
