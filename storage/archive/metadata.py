@@ -95,7 +95,9 @@ class Metadata:
     def _variant(self, index: SeriesIndex, mode: MetadataMode, coding: Coding, root: str) -> list[Piece]:
         """Pieces that are not stored: another root, another coding, or a short mode."""
         if mode == "full":
-            return joined((coded(chunks, coding) for chunks in block_chunks(index, root)), coding)
+            is_hasty = index.header.depth == "quick"
+            blocks = block_chunks(index, root)
+            return joined((coded(chunks, coding, is_hasty=is_hasty) for chunks in blocks), coding)
         if index.header.count == 0:
             return []
         objects = main_attributes(index) if mode == "main" else extrapolated_attributes(index, self._rules)
