@@ -70,17 +70,12 @@ def open_archive(settings: Settings, bucket: Bucket | None = None) -> Archive:
     return Archive(
         bucket if bucket is not None else open_bucket(settings.datastore),
         settings.state_dir,
-        root=settings.public_url or f"http://{_shown_host(settings.host)}:{settings.port}{SERVICE_PREFIX}",
+        root=settings.public_url or settings.local_url + SERVICE_PREFIX,
         rules=rules,
         revalidate_seconds=settings.revalidate_seconds,
         deepen=settings.deepen,
         own_process=bucket is None,
     )
-
-
-def _shown_host(host: str) -> str:
-    """The host in the links that are stored: the usual one of a server that listens everywhere."""
-    return "localhost" if host in ("0.0.0.0", "::") else host  # noqa: S104 -- compared, not bound
 
 
 async def _keep_up(archive: Archive, seconds: float) -> None:

@@ -141,6 +141,12 @@ class Settings(BaseSettings):
             )
         return self
 
+    @property
+    def local_url(self) -> str:
+        """The server's own address; of one that listens everywhere, the name that works on this machine."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{'localhost' if self.host in ('0.0.0.0', '::') else host}:{self.port}"  # noqa: S104 -- compared, not bound
+
     @cached_property
     def proxy_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
         return tuple(ip_network(text, strict=False) for text in self.trusted_proxies)

@@ -122,13 +122,11 @@ def _start_logging(console: Console, settings: Settings) -> None:
 
 def _greet(console: Console, settings: Settings) -> None:
     """What to open, and what to try."""
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    base = f"http://{'localhost' if settings.host in ('0.0.0.0', '::') else host}:{settings.port}"  # noqa: S104 -- compared, not bound
-    root = settings.public_url or base + SERVICE_PREFIX
+    root = settings.public_url or settings.local_url + SERVICE_PREFIX
     for line in (
         f"codweb serves {settings.datastore}",
         f"  DICOMweb root for viewers:  {root}",
-        f"  API documentation:          {base}/docs",
+        f"  API documentation:          {settings.local_url}/docs",
         f"  try:                        curl '{root}/studies?limit=5'",
         "  stop with Ctrl+C",
     ):

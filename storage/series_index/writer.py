@@ -62,7 +62,6 @@ class IndexWriter:
     _records: bytearray = field(init=False, default_factory=bytearray)
     _uids: list[str] = field(init=False, default_factory=list)
     _syntaxes: dict[str, int] = field(init=False, default_factory=dict)
-    _unknown_syntax: list[int] = field(init=False, default_factory=list)
     _parts: dict[str, bytearray] = field(init=False)
     _has_metadata: bool = field(init=False, default=True)
 

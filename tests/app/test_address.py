@@ -13,7 +13,7 @@ PROXIES = (ip_network("10.0.0.0/8"), ip_network("::1/128"), ip_network("127.0.0.
 
 
 def direct(host: str | None, scheme: str = "http", port: int | None = 8042, **settings: object) -> str:
-    return service_root(scheme, {} if host is None else {"host": host}, "192.0.2.7", port, **settings)  # type: ignore[arg-type]
+    return service_root(scheme, {} if host is None else {"host": host}, "192.0.2.7", port, **settings)  # type: ignore[arg-type]  # settings by name
 
 
 def proxied(peer: str | None = "10.0.0.1", **headers: str) -> str:

@@ -36,7 +36,7 @@ def read_with_email(content_type: str, body: bytes) -> list[tuple[str, bytes]]:
     assert message.is_multipart()
     assert not message.defects
     return [
-        (part["Content-Type"], part.get_payload().encode("ascii", "surrogateescape"))  # type: ignore[union-attr]
+        (part["Content-Type"], part.get_payload().encode("ascii", "surrogateescape"))  # type: ignore[union-attr]  # a leaf part has text
         for part in message.get_payload()
     ]
 

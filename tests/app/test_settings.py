@@ -78,3 +78,16 @@ def test_a_misspelt_variable_is_refused_and_the_right_one_named(monkeypatch: pyt
 
 def test_the_slash_at_the_end_of_the_public_url_does_not_matter() -> None:
     assert Settings(public_url="https://a.example.org/dicomweb/").public_url == "https://a.example.org/dicomweb"
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8042"),
+        ("::1", "http://[::1]:8042"),
+        ("0.0.0.0", "http://localhost:8042"),
+        ("::", "http://localhost:8042"),
+    ],
+)
+def test_the_servers_own_address_is_one_that_can_be_opened(host: str, url: str) -> None:
+    assert Settings(host=host).local_url == url
