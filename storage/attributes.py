@@ -13,7 +13,13 @@ _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 def json_object(attributes: Mapping[int, bytes]) -> bytes:
     """A DICOM JSON object from finished attribute values, keys ascending (PS3.18 §F.2.2)."""
-    return b"{%b}" % b",".join([_name(tag) + attributes[tag] for tag in sorted(attributes)])
+    order, names = _names(tuple(attributes))
+    if not order:
+        return b"{}"
+    pieces = [b""] * (2 * len(order))
+    pieces[::2] = names
+    pieces[1::2] = [attributes[tag] for tag in order]
+    return b"".join(pieces) + b"}"
 
 
 def parse_object(data: bytes) -> Attributes:
@@ -32,6 +38,8 @@ def ui_value(uid: str) -> bytes:
     return b'{"vr":"UI","Value":[%b]}' % msgspec.json.encode(uid)
 
 
-@lru_cache(maxsize=1 << 14)
-def _name(tag: int) -> bytes:
-    return b'"%08X":' % tag
+@lru_cache(maxsize=1024)
+def _names(tags: tuple[int, ...]) -> tuple[list[int], list[bytes]]:
+    """The tags in order, and what stands before the value of each: most objects of a series have the same ones."""
+    order = sorted(tags)
+    return order, [(b',"%08X":' if number else b'{"%08X":') % tag for number, tag in enumerate(order)]
