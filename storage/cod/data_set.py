@@ -1,12 +1,13 @@
 """A stored data set made Annex F: its elements finished one by one, sorted, nested ones included.
 
 Two things repeat from instance to instance of a series, and are remembered: the keys of a data set, from which its
-`_Layout` follows, and most of its elements, whose finished form depends on their text alone. That is what makes the
+`Layout` follows, and most of its elements, whose finished form depends on their text alone. That is what makes the
 quick road quick: 450 instances of 200 attributes hold 3,800 different elements. What depends on where an element stands
 (links, character set, mapped UIDs) is never remembered.
 Source: PS3.18 §F.2; PS3.5 §7.2 (group length).
 """
 
+import binascii
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,12 +32,12 @@ PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 """Float, double float and integer pixel data: always sent as a link."""
 NOTHING: Mapping[int, bytes] = MappingProxyType({})
 
-_PLACED = PIXELS | {SPECIFIC_CHARACTER_SET}
+NAMED = PIXELS | {SPECIFIC_CHARACTER_SET}
+"""Elements whose finished form depends on their tag."""
 _UID_BEARING = (b"UI", b"SQ", b"UN")
 """VRs whose finished form differs when UIDs are mapped."""
 _NULL = msgspec.Raw(b"null")
 _KEY = re.compile(r"[0-9A-Fa-f]{8}", re.ASCII)
-_BASE64 = re.compile(rb'"(?:[A-Za-z0-9+/]{4})*+(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"')
 # Elements that need no mending: without a value, with one string, or with numbers no reader will bend. They are most of
 # those that do not repeat.
 _PLAIN = re.compile(
@@ -107,10 +108,25 @@ def finished_data_set(
     Raises:
         Malformed: an element is not of a shape that Annex F knows, or sequences are nested too deeply.
     """
-    layout = (_shared_layout if len(members) <= SHARED_MEMBERS else _layout)(tuple(members), tuple(extra))
+    layout = layout_of(tuple(members), tuple(extra))
     elements = _finished_elements(members, layout, place)
     elements.extend(extra.values())
     return DataSet(_object(layout, elements), layout.present, {tag: elements[at] for tag, at in layout.kept})
+
+
+def finished_element(tag: int, raw: bytes, place: Place) -> bytes:
+    """One element of a data set, finished as `finished_data_set` does; only where no UIDs are mapped.
+
+    Raises:
+        Malformed: as there. That `raw` is JSON in UTF-8 the caller knows already.
+    """
+    known = None if tag in NAMED else _shared.get(raw)
+    return known if known is not None else _finished(tag, raw, place)
+
+
+def is_remembered(raw: bytes) -> bool:
+    """Whether an element of this text was finished, and its form is the same wherever it stands."""
+    return raw in _shared
 
 
 def only_text(element: bytes | msgspec.Raw | None) -> str | None:
@@ -125,7 +141,7 @@ def only_text(element: bytes | msgspec.Raw | None) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Layout:
+class Layout:
     """What follows from the keys of a data set alone. Positions count its members, then the extra elements."""
 
     tags: tuple[int | None, ...]
@@ -141,14 +157,14 @@ class _Layout:
     """Tags of `KEPT_TAGS`, each with its position."""
 
 
-def _layout(keys: tuple[str, ...], extra: tuple[int, ...]) -> _Layout:
+def _layout(keys: tuple[str, ...], extra: tuple[int, ...]) -> Layout:
     tags = tuple(map(_tag, keys))
     position_of = {tag: position for position, tag in enumerate(tags) if tag is not None}
-    placed = tuple(position for tag, position in position_of.items() if tag in _PLACED)
+    placed = tuple(position for tag, position in position_of.items() if tag in NAMED)
     present = frozenset(position_of)
     position_of.update((tag, position) for position, tag in enumerate(extra, len(keys)))
     ascending = sorted(position_of)
-    return _Layout(
+    return Layout(
         tags=tags,
         placed=placed,
         present=present,
@@ -161,6 +177,11 @@ def _layout(keys: tuple[str, ...], extra: tuple[int, ...]) -> _Layout:
 _shared_layout = lru_cache(maxsize=256)(_layout)
 
 
+def layout_of(keys: tuple[str, ...], extra: tuple[int, ...]) -> Layout:
+    """The layout of a data set with these members, in stored order, and these extra elements."""
+    return (_shared_layout if len(keys) <= SHARED_MEMBERS else _layout)(keys, extra)
+
+
 def _tag(key: str) -> int | None:
     """The tag of a member that is sent; None for group 0002, group lengths, padding, delimiters, and non-tags."""
     if _KEY.fullmatch(key) is None:
@@ -171,7 +192,7 @@ def _tag(key: str) -> int | None:
     return tag
 
 
-def _finished_elements(members: Mapping[str, msgspec.Raw], layout: _Layout, place: Place) -> list[bytes]:
+def _finished_elements(members: Mapping[str, msgspec.Raw], layout: Layout, place: Place) -> list[bytes]:
     """One finished element per member; `b""` for those that are not sent."""
     raws = list(map(bytes, members.values()))
     elements = list(map(_shared.get, raws, repeat(b"")))
@@ -189,7 +210,7 @@ def _finished_elements(members: Mapping[str, msgspec.Raw], layout: _Layout, plac
     return elements
 
 
-def _object(layout: _Layout, elements: list[bytes]) -> bytes:
+def _object(layout: Layout, elements: list[bytes]) -> bytes:
     """Prefixes and values in turn; slices are assigned because a loop would cost as much as all the rest."""
     pieces = [b""] * (2 * len(layout.sent))
     pieces[::2] = layout.prefixes
@@ -202,7 +223,7 @@ def _finished(tag: int, raw: bytes, place: Place) -> bytes:
     link = _LINK.match(raw)
     if link is not None:
         return _linked(tag, link[1].decode(), place)
-    if len(raw) > SHARED_BYTES or tag in _PLACED:
+    if len(raw) > SHARED_BYTES or tag in NAMED:
         return _mended(tag, raw, place)
     element = _plain(raw)
     if element is None:
@@ -268,13 +289,22 @@ def _linked(tag: int, vr: str, place: Place) -> bytes:
 
 def _inline(tag: int, vr: str, stored: bytes, place: Place) -> bytes:
     """Bytes in base64 stay so, except pixels, and what may hold UIDs that are to be mapped (PS3.18 §F.2.7)."""
-    if vr not in BULK_VRS or _BASE64.fullmatch(stored) is None:
+    if vr not in BULK_VRS or not _is_base64(stored):
         raise Malformed(f"{tag:08X} has an InlineBinary that cannot be one")
     if stored == b'""':
         return b'{"vr":"%b"}' % vr.encode()
     if tag in PIXELS or (vr == "UN" and place.map_uid is not None):
         return _linked(tag, vr, place)
     return b'{"vr":"%b","InlineBinary":%b}' % (vr.encode(), stored)
+
+
+def _is_base64(stored: bytes) -> bool:
+    """Whether this is a JSON string of base64, padded, without anything else."""
+    try:
+        binascii.a2b_base64(stored[1:-1], strict_mode=True)
+    except ValueError:
+        return False
+    return stored[:1] == b'"' and len(stored) % 4 == 2  # strict_mode lets padding behind whole groups pass
 
 
 def _values(tag: int, vr: str, stored: list[msgspec.Raw], place: Place) -> list[bytes]:

@@ -8,8 +8,9 @@ import logging
 import re
 
 from storage.attributes import ui_value
-from storage.cod.attributes import Normalised, normalise
+from storage.cod.attributes import Normalised
 from storage.cod.metadata import Entry, SeriesMetadata
+from storage.cod.neighbours import Neighbours
 from storage.errors import InstanceUnreadable
 from storage.indexing.draft import Draft, DraftInstance, SeriesVersions
 from storage.levels import AVAILABLE_TRANSFER_SYNTAX_UID
@@ -23,6 +24,7 @@ LARGEST_QUICK_BYTES = 512 << 10
 in this process would hold up every frame that is being served, 60 ms for each MiB."""
 
 _SYNTAX_TAG = b'"00020010"'
+_BEGINNING = 2048
 _STORED_SYNTAX = re.compile(rb'"00020010":\s*\{[^{}]*"Value":\s*\[\s*("[0-9.]{1,64}")')
 """Transfer Syntax UID as the published writer leaves it among the attributes; quotes inside strings are escaped."""
 
@@ -35,22 +37,30 @@ def fill_quick(
     Args:
         keep_incomplete: also keep metadata that lack what their SOP class needs.
     """
+    neighbours = Neighbours()
     for uid, entry in metadata.entries.items():
         problem = place_problem(entry, versions)
-        draft.add(quick_instance(draft, uid, entry, problem, keep_incomplete=keep_incomplete))
+        draft.add(quick_instance(draft, uid, entry, problem, neighbours, keep_incomplete=keep_incomplete))
 
 
 def quick_instance(
-    draft: Draft, uid: str, entry: Entry, problem: str | None, *, keep_incomplete: bool = False
+    draft: Draft,
+    uid: str,
+    entry: Entry,
+    problem: str | None,
+    neighbours: Neighbours | None = None,
+    *,
+    keep_incomplete: bool = False,
 ) -> DraftInstance:
     """One entry as metadata.json tells it.
 
     Args:
         problem: why its bytes cannot be served, if that is known already; a deep build falls back to this with one.
+        neighbours: what the instances before it had in common; None for one that is looked at alone.
     """
     kept: dict[int, bytes] = {}
     json_place = syntax = None
-    normalised = _normalised(draft, uid, entry)
+    normalised = _normalised(draft, uid, entry, neighbours or Neighbours())
     if normalised is not None:
         syntax = normalised.transfer_syntax_uid
         text, kept = draft.disclosed(normalised.json, normalised.kept)
@@ -89,17 +99,18 @@ def original_uid(uid: str, entry: Entry) -> str:
         return uid
 
 
-def _normalised(draft: Draft, uid: str, entry: Entry) -> Normalised | None:
+def _normalised(draft: Draft, uid: str, entry: Entry, neighbours: Neighbours) -> Normalised | None:
     """The stored attributes in the form of Annex F; None if they are unreadable or too large for this road."""
-    if len(bytes(entry.metadata)) > LARGEST_QUICK_BYTES:
+    if memoryview(entry.metadata).nbytes > LARGEST_QUICK_BYTES:
         return None
     try:
         stored = entry.attributes_json()
         if len(stored) > LARGEST_QUICK_BYTES:
             return None
-        syntax = _STORED_SYNTAX.match(stored, max(0, stored.rfind(_SYNTAX_TAG)))  # file meta comes last
+        near = stored.find(_SYNTAX_TAG, 0, _BEGINNING)  # file meta comes first, or last
+        syntax = _STORED_SYNTAX.match(stored, max(0, near if near >= 0 else stored.rfind(_SYNTAX_TAG)))
         extra = {AVAILABLE_TRANSFER_SYNTAX_UID: b'{"vr":"UI","Value":[%b]}' % syntax[1]} if syntax else {}
-        return normalise(stored, bulkdata_base=draft.bulkdata_base(uid), extra=extra)
+        return neighbours.normalise(stored, bulkdata_base=draft.bulkdata_base(uid), extra=extra)
     except InstanceUnreadable as error:
         logger.warning("%s: stored metadata of instance %s: %s", draft.key, uid, error)
         return None
