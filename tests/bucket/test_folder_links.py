@@ -5,15 +5,16 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from storage.bucket.folder import FolderBucket
+from storage.bucket.folder import FolderBucket, glance
+from storage.bucket.folder import bucket as folder_module
+from storage.bucket.folder.file import OpenFile
 from storage.bucket.folder.root import Root
 from storage.bucket.folder.walk import walk
-from storage.errors import (
-    StorageUnavailable,
-)
+from storage.errors import ObjectNotFound, StorageUnavailable
 from storage.ranges import ByteRange
 from tests.bucket.contract import DATA, KEY, in_pieces, listed, streamed
 
@@ -186,3 +187,50 @@ async def test_names_that_no_key_can_have_are_not_listed(bucket: FolderBucket, r
         (root / os.fsdecode(b"not-utf8-\xff")).write_bytes(b"")
 
     assert await listed(bucket) == ["object"]
+
+
+async def test_a_link_out_in_the_place_of_a_file_that_was_asked_for_a_moment_ago_is_noticed(
+    bucket: FolderBucket, root: Path, tmp_path: Path
+) -> None:
+    info = await bucket.write(KEY, DATA)
+    assert await bucket.head(KEY) == info
+    assert await bucket.head(KEY) == info
+    (tmp_path / "secret").write_bytes(DATA)
+    os.utime(tmp_path / "secret", ns=(0, (root / KEY).stat().st_mtime_ns))
+
+    (root / KEY).unlink()
+    (root / KEY).symlink_to(tmp_path / "secret")
+
+    with pytest.raises(StorageUnavailable, match="out of the datastore"):
+        await bucket.head(KEY)
+
+
+async def test_a_file_is_opened_again_after_a_second(
+    bucket: FolderBucket, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def counting(root: Root, key: str) -> OpenFile:
+        opened.append(key)
+        return OpenFile(root, key)
+
+    monkeypatch.setattr(folder_module, "OpenFile", counting)
+    await bucket.write(KEY, DATA)
+    now = 1000.0
+    monkeypatch.setattr(glance, "time", SimpleNamespace(monotonic=lambda: now))
+
+    for seconds in (0.0, 0.5, 1.0, 1.5, 2.0, 2.1):
+        now = 1000.0 + seconds
+        await bucket.head(KEY)
+
+    assert len(opened) == 2  # at 0 and at 1.5
+
+
+async def test_a_file_that_is_gone_a_moment_later_is_absent(bucket: FolderBucket, root: Path) -> None:
+    await bucket.write(KEY, DATA)
+    await bucket.head(KEY)
+
+    (root / KEY).unlink()
+
+    with pytest.raises(ObjectNotFound):
+        await bucket.head(KEY)

@@ -14,6 +14,7 @@ from storage.bucket.base import ObjectBytes, ObjectInfo
 from storage.bucket.folder.directory import Directory
 from storage.bucket.folder.draft import Draft
 from storage.bucket.folder.file import OpenFile
+from storage.bucket.folder.glance import Glances
 from storage.bucket.folder.root import Root
 from storage.bucket.folder.threads import DiskThreads
 from storage.bucket.folder.walk import walk
@@ -55,6 +56,7 @@ class FolderBucket:
         self._root = Root.at(folder)
         self._threads = DiskThreads()
         self._no_wait = _NO_WAIT
+        self._glances = Glances()
 
     @property
     def url(self) -> str:
@@ -87,9 +89,13 @@ class FolderBucket:
                 position = following
 
     async def head(self, key: str) -> ObjectInfo:
+        again = self._glances.again(key, self._root.place(key))
+        if again is not None:
+            return again
         # Opened and not only asked: links are checked, and a file server is made to look instead of remember.
         check_key(key)
         with OpenFile(self._root, key) as file:
+            self._glances.remember(file.info)
             return file.info
 
     async def list(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:

@@ -5,6 +5,8 @@ import os
 import stat
 from types import TracebackType
 
+import numpy as np
+
 from storage.bucket.base import ObjectInfo
 from storage.bucket.folder.root import Root, unavailable
 from storage.errors import ObjectChanged, ObjectNotFound, ObjectTruncated, StorageUnavailable
@@ -72,7 +74,7 @@ class OpenFile:
         Raises:
             NotImplementedError: the file system cannot tell.
         """
-        buffer = memoryview(bytearray(wanted.length))
+        buffer = _buffer(wanted.length)
         try:
             count = os.preadv(self._descriptor, [buffer], wanted.start, no_wait)
         except BlockingIOError:
@@ -85,7 +87,7 @@ class OpenFile:
 
     def read(self, wanted: ByteRange) -> memoryview:
         """Read a range, waiting for the disk."""
-        buffer = memoryview(bytearray(wanted.length))
+        buffer = _buffer(wanted.length)
         filled = 0
         try:
             while filled < wanted.length:
@@ -109,6 +111,11 @@ class OpenFile:
         # st_ctime would say more and must not be asked: it also moves when the name is taken by a newer file.
         if now.st_size != self._status.st_size or now.st_mtime_ns != self._status.st_mtime_ns:
             raise ObjectChanged(f"{self.key}: was written to while it was read")
+
+
+def _buffer(length: int) -> memoryview:
+    """Memory that is not zeroed first, which costs a fifth of reading 512 KiB; handed out only when it is filled."""
+    return np.empty(length, np.uint8).data
 
 
 def version_of(status: os.stat_result) -> str:
