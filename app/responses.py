@@ -2,7 +2,8 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Hashable, Iterator, Mapping, Sequence
+from functools import lru_cache
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -18,7 +19,8 @@ REVALIDATE = "private, no-cache"
 Buffer = bytes | memoryview
 
 
-def entity_tag(*facts: object, weak: bool = False) -> str:
+@lru_cache(maxsize=4096)
+def entity_tag(*facts: Hashable, weak: bool = False) -> str:
     """A quoted entity tag of the facts that decide an answer's bytes."""
     digest = hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
     return f'W/"{digest}"' if weak else f'"{digest}"'
@@ -78,9 +80,9 @@ class PiecesResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        for piece in self._pieces:
+        for piece in self._pieces[:-1]:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
+        await send({"type": "http.response.body", "body": self._pieces[-1] if self._pieces else b""})
 
 
 async def streamed(

@@ -60,7 +60,7 @@ async def _many(request: Request, keys: Sequence[SeriesKey]) -> Response:
     archive, root = services(request).archive, root_of(request)
     opened = await archive.instances.of_series(keys)
     heads = [_head(series, position, form, root) for series in opened for position in range(len(series.instances))]
-    etag = entity_tag([series.identity for series in opened], weak=True)
+    etag = entity_tag(tuple(series.identity for series in opened), weak=True)
     unchanged = not_modified(request, etag, {"vary": "Accept"})
     if unchanged is not None:
         return unchanged
