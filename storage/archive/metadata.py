@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from storage.archive.variants import VariantCache, array_chunks, block_chunks, coded, instance_chunks, rerooted
@@ -17,6 +18,8 @@ VARIANT_BYTES = 64 << 20
 STREAMED_BYTES = 16 << 20
 """Uncompressed answers above this are decompressed while they are sent."""
 _OFF_LOOP_BYTES = 1 << 20
+_HASTY_THREADS = 2
+"""Blocks that are compressed at the same time for an answer somebody waits for; zlib and zstandard let go of the GIL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,10 @@ class Metadata:
         if mode == "full":
             is_hasty = index.header.depth == "quick"
             blocks = block_chunks(index, root)
-            return joined((coded(chunks, coding, is_hasty=is_hasty) for chunks in blocks), coding)
+            if not is_hasty:
+                return joined((coded(chunks, coding) for chunks in blocks), coding)
+            with ThreadPoolExecutor(_HASTY_THREADS) as threads:
+                return joined(threads.map(lambda chunks: coded(chunks, coding, is_hasty=True), blocks), coding)
         if index.header.count == 0:
             return []
         objects = main_attributes(index) if mode == "main" else extrapolated_attributes(index, self._rules)
