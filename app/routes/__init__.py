@@ -1,6 +1,7 @@
 """The resources of PS3.18 §10, in its order: retrieve (§10.4), search (§10.6); then the service's own.
 
-Hot resources are plain Starlette routes: dependency solving would cost more than the answer. `RETRIEVE` documents them.
+Hot resources are plain endpoints (`app.routes.dispatch`): dependency solving would cost more than the answer. `RETRIEVE`
+documents them.
 """
 
 from collections.abc import Callable, Coroutine

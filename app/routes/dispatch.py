@@ -4,10 +4,11 @@ FastAPI keeps the description of the searches (`app.routes.search`), and answers
 """
 
 from starlette.exceptions import HTTPException
-from starlette.routing import BaseRoute, Match, Route
+from starlette.requests import Request
+from starlette.routing import compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.routes import REFUSED, RETRIEVE, Endpoint, search
+from app.routes import REFUSED, RETRIEVE, search
 from app.routes.rendered import refuse_rendered
 from app.services import SERVICE_PREFIX
 
@@ -15,29 +16,31 @@ _METHODS = ("GET", "HEAD")
 
 
 class Resources:
-    """Answers retrieve and search requests, and hands on everything else."""
+    """Answers retrieve and search requests, and hands on everything else.
+
+    What an endpoint raises goes to `Problems`, without passing a second framework's handlers.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._prefix = SERVICE_PREFIX + "/"
         # the deepest retrieve resources, which are asked for most, first
-        self._routes: list[BaseRoute] = [
-            *(_route(resource.path, resource.endpoint) for resource in reversed(RETRIEVE)),
-            *(_route(path, search.search) for path in search.PATHS),
-            *(_route(path, refuse_rendered) for path in REFUSED),
+        endpoints = [
+            *((resource.path, resource.endpoint) for resource in reversed(RETRIEVE)),
+            *((path, search.search) for path in search.PATHS),
+            *((path, refuse_rendered) for path in REFUSED),
         ]
+        self._routes = [(compile_path(SERVICE_PREFIX + path)[0], endpoint) for path, endpoint in endpoints]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"].startswith(self._prefix):
-            for route in self._routes:
-                match, found = route.matches(scope)
-                if match is Match.FULL:
-                    scope.update(found)
-                    return await route.handle(scope, receive, send)
-                if match is Match.PARTIAL:
+            for pattern, endpoint in self._routes:
+                found = pattern.match(scope["path"])
+                if found is None:
+                    continue
+                if scope["method"] not in _METHODS:
                     raise HTTPException(405, headers={"allow": ", ".join(_METHODS)})
+                scope["path_params"] = found.groupdict()
+                answer = await endpoint(Request(scope, receive, send))
+                return await answer(scope, receive, send)
         return await self._app(scope, receive, send)
-
-
-def _route(path: str, endpoint: Endpoint) -> Route:
-    return Route(SERVICE_PREFIX + path, endpoint, methods=list(_METHODS))
