@@ -67,6 +67,7 @@ STATUS: dict[type[Exception], int] = {
     storage.ObjectTruncated: 500,
     storage.InstanceUnreadable: 500,
     storage.StorageUnavailable: 503,
+    storage.TryAgain: 503,
     storage.ObjectChanged: 503,
     storage.SeriesInMotion: 503,
 }

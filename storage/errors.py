@@ -17,6 +17,7 @@
     │   ├── ObjectTruncated                 an object ends before the range that was asked
     │   └── InstanceUnreadable              one instance cannot be proven or located; the others can
     └── StorageUnavailable            503   timeout, refused, throttled (with Retry-After)
+        ├── TryAgain                        a failure of a store on the network that may pass
         ├── ObjectChanged                   the object is no longer the version that was named
         └── SeriesInMotion                  a lock exists and what it guards does not agree (yet)
 
@@ -92,6 +93,19 @@ class StorageUnavailable(StorageError):
     """The store did not answer, or not in time: trying again later may help."""
 
     retry_after_seconds = 5
+
+
+class TryAgain(StorageUnavailable):
+    """A failure that may pass: a time-out, a broken connection, throttling, a 5xx of the store.
+
+    Anything else that goes wrong (refused credentials, no such bucket) is a plain `StorageUnavailable`: asking again
+    would only take longer to say the same.
+    """
+
+    def __init__(self, message: str, *, after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.after_seconds = after_seconds
+        """What the store asked to wait (Retry-After), if it did."""
 
 
 class ObjectChanged(StorageUnavailable):

@@ -46,9 +46,17 @@ def own_errors() -> list[type[Exception]]:
 
 
 def test_every_error_of_both_trees_has_a_status_of_its_own():
-    missing = [kind.__name__ for kind in own_errors() if kind not in STATUS]
+    trees = [kind for kind in own_errors() if kind.__module__ in ("app.errors", "storage.errors")]
 
-    assert missing == []
+    assert [kind.__name__ for kind in trees if kind not in STATUS] == []
+
+
+def test_an_error_that_one_store_keeps_to_itself_answers_as_its_parent_would():
+    """Should one get out after all, it is a failure to read and never an absence."""
+    private = [kind for kind in own_errors() if kind.__module__ not in ("app.errors", "storage.errors")]
+
+    assert all(kind.__module__.startswith("storage.bucket.") for kind in private)
+    assert {status_of(kind("x")) for kind in private} == {503}
 
 
 def test_an_error_keeps_the_status_class_of_its_parent():

@@ -86,9 +86,7 @@ def test_a_file_is_refused_as_a_datastore(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("address", "advice"),
     [
-        ("s3://bucket/prefix", "folders only"),
-        ("gs://bucket", "folders only"),
-        ("ftp://host/x", "name a folder"),
+        ("ftp://host/x", "or a folder"),
         ("file://host/x", "file:///absolute/path"),
         ("file://relative", "file:///absolute/path"),
         ("file:///a?b", "%3F"),
