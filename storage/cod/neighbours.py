@@ -236,7 +236,9 @@ _NOWHERE = Place(None)
 def _is_constant(layout: Layout, at: int, raw: bytes) -> bool:
     """Whether the finished form of a member depends on its tag and text alone; one that is not sent has none."""
     tag = layout.tags[at]
-    return tag is None or tag == SPECIFIC_CHARACTER_SET or (tag not in PIXELS and is_remembered(raw))
+    if tag == SPECIFIC_CHARACTER_SET:
+        return _PLAIN.fullmatch(raw) is not None
+    return tag is None or (tag not in PIXELS and is_remembered(raw))
 
 
 def _spans(stored: bytes, keys: tuple[str, ...], raws: list[bytes]) -> list[tuple[int, int]] | None:

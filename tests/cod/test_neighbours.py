@@ -116,7 +116,7 @@ def test_instances_that_are_not_alike_are_soon_left_alone(
     st.lists(data_sets(sequences), min_size=1, max_size=3),
     st.lists(st.tuples(st.integers(0, 2), st.integers(0, 400), st.text(max_size=3)), max_size=4),
 )
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_any_data_sets_one_after_the_other(attributes: list[Json], damage: list[tuple[int, int, str]]) -> None:
     texts = [text(each) for each in attributes for _ in range(3)]
     for which, at, instead in damage:
@@ -129,7 +129,7 @@ def test_any_data_sets_one_after_the_other(attributes: list[Json], damage: list[
 
 
 @given(st.data())
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_images_with_an_element_put_in_the_place_of_another(data: st.DataObject) -> None:
     elements = st.sampled_from(
         [
