@@ -3,6 +3,10 @@
     studies/<study_uid>/series/<series_uid>.tar
     studies/<study_uid>/series/<series_uid>/{metadata.json, index.sqlite, .gradient.lock, error.log, thumbnail.mp4, thumbnail.jpg}
 
+Beside them, ours and derived, where no listing of `studies/` meets it:
+
+    .codweb/indexes/v<format>/<study_uid>/<series_uid>.index
+
 The bucket and prefix inside a stored `uri` are never used: stores are copied, and a `uri` is only a claim.
 """
 
@@ -84,3 +88,26 @@ def parse_object_key(key: str) -> tuple[SeriesKey, SeriesObject] | None:
 def study_prefix(study_uid: str) -> str:
     """The prefix under which every object of a study lies."""
     return f"studies/{study_uid}/series/"
+
+
+def shared_index_prefix(format: int, study_uid: str | None = None) -> str:
+    """The prefix under which all shared indexes of a format lie, or those of one study."""
+    return f".codweb/indexes/v{format}/" + (f"{study_uid}/" if study_uid is not None else "")
+
+
+def shared_index_key(key: SeriesKey, format: int) -> str:
+    """The place of the shared index of a series: one for all versions, so that a new one takes the place of the old."""
+    return f"{shared_index_prefix(format, key.study_uid)}{key.series_uid}.index"
+
+
+_SHARED_INDEX_KEY = re.compile(
+    r"\.codweb/indexes/v[0-9]{1,9}/([0-9A-Za-z.-]{1,128})/([0-9A-Za-z.-]{1,128})\.index", re.ASCII
+)
+
+
+def parse_shared_index_key(key: str) -> SeriesKey | None:
+    """Which series a shared index is of; None for a key that names none."""
+    match = _SHARED_INDEX_KEY.fullmatch(key)
+    if match is None or not (is_path_uid(match[1]) and is_path_uid(match[2])):
+        return None
+    return SeriesKey(match[1], match[2])

@@ -5,6 +5,7 @@
     catalogue.sqlite                                what searches read
     series/<xx>/<study_uid>/<series_uid>.index      series indexes (and .found beside quick ones)
     uid.key                                         key of the UID hashes of de-identified stores
+    sharing.paused                                  its time tells when an index could not be put into the bucket
 """
 
 import fcntl

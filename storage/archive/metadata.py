@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from storage.archive.variants import VariantCache, array_chunks, block_chunks, coded, instance_chunks, rerooted
+from storage.archive.variants import VariantCache, array_chunks, block_chunks, coded, instance_chunks
 from storage.indexing.shelf import IndexShelf
 from storage.keys import SeriesKey
 from storage.metadata_modes import Extrapolation, MetadataMode, extrapolated_attributes, main_attributes
 from storage.series_index.reader import SeriesIndex
+from storage.series_index.rerooting import rerooted
 from storage.series_index.splice import Coding, Piece, array, joined
 
 VARIANT_BYTES = 64 << 20
@@ -43,10 +44,10 @@ class MetadataBody:
 class Metadata:
     """Answers metadata of one archive at three levels."""
 
-    def __init__(self, shelf: IndexShelf, rules: Extrapolation) -> None:
+    def __init__(self, shelf: IndexShelf, rules: Extrapolation, *, variant_bytes: int = VARIANT_BYTES) -> None:
         self._shelf = shelf
         self._rules = rules
-        self._variants = VariantCache(VARIANT_BYTES)
+        self._variants = VariantCache(variant_bytes)
 
     async def of_series(
         self, keys: Sequence[SeriesKey], *, mode: MetadataMode, coding: Coding, root: str

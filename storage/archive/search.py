@@ -1,5 +1,6 @@
 """Searches: studies and series from the catalogue, instances from the indexes of the series that may hold them."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -13,12 +14,14 @@ from storage.catalogue.query import AnyOf, Condition, Level, Page, Query, Tag, T
 from storage.catalogue.rows import tag_names
 from storage.dicom.vr import standard_vr
 from storage.errors import SeriesNotFound, StorageError
+from storage.indexing.sharing import SharedIndexes
 from storage.indexing.shelf import IndexShelf
 from storage.indexing.summary import Summariser
-from storage.keys import SeriesKey, SeriesObject, is_path_uid, parse_object_key, study_prefix
+from storage.keys import SeriesKey, SeriesObject, is_path_uid, parse_object_key, parse_shared_index_key, study_prefix
 from storage.levels import INSTANCE_TAGS, level_of
 from storage.links import ROOT
 from storage.series_index.reader import SeriesIndex
+from storage.together import together
 
 logger = logging.getLogger(__name__)
 
@@ -39,17 +42,28 @@ _NOT_OF_INSTANCES = frozenset(
     }
 )
 """Attributes that this server computes: the catalogue matches those that can be matched at all."""
+_LOOKED_OVER_AT_ONCE = 8
+"""Series of a study that the catalogue lacks: one request each, and what metadata.json takes in memory."""
 _BULK_VRS = (b'"OB"', b'"OD"', b'"OF"', b'"OL"', b'"OV"', b'"OW"', b'"UN"')
 
 
 class Searches:
     """Answers searches over one archive."""
 
-    def __init__(self, bucket: Bucket, catalogue: Catalogue, shelf: IndexShelf, summariser: Summariser) -> None:
+    def __init__(
+        self,
+        bucket: Bucket,
+        catalogue: Catalogue,
+        shelf: IndexShelf,
+        summariser: Summariser,
+        shared: SharedIndexes | None = None,
+    ) -> None:
+        """`shared`: indexes of other replicas, which tell what a series holds in fewer bytes than its metadata.json."""
         self._bucket = bucket
         self._catalogue = catalogue
         self._shelf = shelf
         self._summariser = summariser
+        self._shared = shared
         self._is_complete = False
 
     async def search(self, query: Query) -> Page:
@@ -87,23 +101,50 @@ class Searches:
 
     async def _look_up_study(self, study_uid: str) -> bool:
         """Put a study into the catalogue by listing its prefix. Returns whether there is one."""
+        listed, copies = await together((self._listed(study_uid), self._copies(study_uid)))
         found: dict[SeriesKey, dict[SeriesObject, ObjectInfo]] = {}
-        async for info in self._bucket.list(study_prefix(study_uid)):
+        for info in listed:
             parsed = parse_object_key(info.key)
             if parsed is not None and parsed[1] in (SeriesObject.METADATA, SeriesObject.TAR):
                 found.setdefault(parsed[0], {})[parsed[1]] = info
-        summaries: list[SeriesSummary] = []
-        for key, objects in found.items():
-            metadata = objects.get(SeriesObject.METADATA)
-            if metadata is None:
-                continue
+        shared = {parse_shared_index_key(copy.key): copy for copy in copies}
+        gate = asyncio.Semaphore(_LOOKED_OVER_AT_ONCE)
+        summaries = await together(
+            self._summary(key, objects[SeriesObject.METADATA], objects.get(SeriesObject.TAR), shared.get(key), gate)
+            for key, objects in found.items()
+            if SeriesObject.METADATA in objects
+        )
+        told = [summary for summary in summaries if summary is not None]
+        if told:
+            await self._catalogue.upsert(told)
+        return bool(told)
+
+    async def _listed(self, study_uid: str) -> list[ObjectInfo]:
+        return [info async for info in self._bucket.list(study_prefix(study_uid))]
+
+    async def _copies(self, study_uid: str) -> list[ObjectInfo]:
+        return await self._shared.find_study(study_uid) if self._shared is not None else []
+
+    async def _summary(
+        self,
+        key: SeriesKey,
+        metadata: ObjectInfo,
+        tar: ObjectInfo | None,
+        copy: ObjectInfo | None,
+        gate: asyncio.Semaphore,
+    ) -> SeriesSummary | None:
+        """What the catalogue is to know of a series; None if it cannot be read now."""
+        async with gate:
+            if copy is not None and self._shared is not None:
+                versions = metadata.version, tar.version if tar is not None else None
+                summary = await self._shared.summary(copy, key, versions)
+                if summary is not None:
+                    return summary
             try:
-                summaries.append(await self._summariser(key, metadata, objects.get(SeriesObject.TAR)))
+                return await self._summariser(key, metadata, tar)
             except StorageError as error:
                 logger.warning("%s cannot be listed yet: %s", key, error)
-        if summaries:
-            await self._catalogue.upsert(summaries)
-        return bool(summaries)
+                return None
 
     async def _instances(self, query: Query) -> Page:
         own = [condition for condition in query.conditions if _is_own(condition) and _is_held(condition.path[0])]

@@ -10,6 +10,7 @@ from collections.abc import Hashable, Iterable, Iterator
 import zstandard
 
 from storage.series_index.reader import SeriesIndex
+from storage.series_index.rerooting import rerooted
 from storage.series_index.splice import DEFLATE_LEVEL, ZSTD_LEVEL, Coding, Piece
 
 HASTY_LEVEL = 3
@@ -63,33 +64,6 @@ def coded(chunks: Iterable[bytes], coding: Coding, *, is_hasty: bool = False) ->
     elif deflate is not None:
         out.append(deflate.flush(zlib.Z_FULL_FLUSH))
     return Piece(b"".join(out), length, crc)
-
-
-def rerooted(chunks: Iterable[bytes], stored_root: str, root: str) -> Iterator[bytes]:
-    """Chunks with the links of another service root.
-
-    `"BulkDataURI":"` cannot occur inside a JSON string, whose quotes are escaped. What a link cut by the end of a chunk
-    could be is held back until the next one.
-    """
-    if stored_root == root:
-        yield from chunks
-        return
-    old, new = (b'"BulkDataURI":"%b/' % text.encode() for text in (stored_root, root))
-    held = b""
-    for chunk in chunks:
-        text = (held + chunk).replace(old, new)
-        cut = _possible_start(text, old)
-        held = text[cut:]
-        yield text[:cut]
-    yield held
-
-
-def _possible_start(text: bytes, pattern: bytes) -> int:
-    """Where an occurrence of `pattern` that the end of `text` cuts off would begin; the end if there is none."""
-    for start in range(max(0, len(text) - len(pattern) + 1), len(text)):
-        if pattern.startswith(text[start:]):
-            return start
-    return len(text)
 
 
 class VariantCache:

@@ -1,4 +1,4 @@
-"""Builds the index of one series: reads its metadata.json, then goes the quick road or the deep one.
+"""Builds the index of one series: takes the one that another replica shares, or goes the quick road or the deep one.
 
 Runs in the server's own process for quick builds, and in others for deep ones (`storage.indexing.build_processes`).
 """
@@ -22,6 +22,7 @@ from storage.errors import (
 from storage.indexing.deep import fill_deep
 from storage.indexing.draft import Draft, SeriesVersions
 from storage.indexing.quick import fill_quick, original_uid
+from storage.indexing.sharing import SharedIndexes
 from storage.keys import SeriesKey, SeriesObject, parse_object_key, study_prefix
 from storage.series_index.layout import Depth
 from storage.series_index.reader import SeriesIndex, UnusableIndex
@@ -41,8 +42,14 @@ _ATTEMPTS = 3
 class Indexer:
     """Builds index files of one datastore."""
 
-    def __init__(self, bucket: Bucket, state: StateFolder, *, root: str) -> None:
-        """`root`: the service root to write into links."""
+    def __init__(self, bucket: Bucket, state: StateFolder, *, root: str, share: bool = False) -> None:
+        """Build from a bucket into a state folder.
+
+        Args:
+            root: the service root to write into links.
+            share: take deep indexes that lie in the bucket, and put there those that are built.
+        """
+        self.shared = SharedIndexes(bucket, state) if share else None
         self._bucket = bucket
         self._state = state
         self._root = root
@@ -67,16 +74,40 @@ class Indexer:
     async def _build(self, key: SeriesKey, depth: Depth) -> None:
         for attempt in range(_ATTEMPTS):
             try:
-                metadata_bytes, versions = await self._versions(key)
-                if self._is_built(key, depth, versions):
-                    return
-                async with self._parsing:
-                    metadata = await self._parsed(metadata_bytes, key, versions.metadata)
-                    return await self._write(key, depth, metadata, versions)
+                return await self._attempt(key, depth)
             except ObjectChanged:
                 if attempt + 1 == _ATTEMPTS:
                     raise
                 logger.info("%s changed while it was read; reading it again", key)
+
+    async def _attempt(self, key: SeriesKey, depth: Depth) -> None:
+        info, tar, copy = await together((self._described(key.metadata), self._described(key.tar), self._copy(key)))
+        if info is None:
+            raise SeriesNotFound(f"no {key}")
+        versions = SeriesVersions(info.version, tar)
+        if self._is_built(key, depth, versions) or (copy is not None and await self._is_taken(copy, key, versions)):
+            return
+        metadata_bytes = await self._metadata_bytes(key, info)
+        async with self._parsing:
+            metadata = await self._parsed(metadata_bytes, key, versions.metadata)
+            await self._write(key, depth, metadata, versions)
+        if self.shared is not None and depth == "deep":
+            await self._share(self.shared, key)
+
+    async def _copy(self, key: SeriesKey) -> ObjectInfo | None:
+        return await self.shared.find(key) if self.shared is not None else None
+
+    async def _is_taken(self, copy: ObjectInfo, key: SeriesKey, versions: SeriesVersions) -> bool:
+        """Whether a shared index was of use: it lies in place of a built one then, and is deep."""
+        assert self.shared is not None  # who else found the copy?
+        return await self.shared.take(copy, key, _pair(versions), self._state.series_index(key), self._root)
+
+    async def _share(self, shared: SharedIndexes, key: SeriesKey) -> None:
+        try:
+            index = SeriesIndex(self._state.series_index(key))
+        except UnusableIndex:  # deleted meanwhile, as derived state may be
+            return
+        await shared.put(index)
 
     async def _parsed(self, data: bytes, key: SeriesKey, version: str) -> SeriesMetadata:
         """What metadata.json says. That it cannot be read is remembered for its version: finding out may cost seconds."""
@@ -91,17 +122,13 @@ class Indexer:
                 self._corrupt.popitem(last=False)
             raise
 
-    async def _versions(self, key: SeriesKey) -> tuple[bytes, SeriesVersions]:
-        info, tar = await together((self._described(key.metadata), self._described(key.tar)))
-        if info is None:
-            raise SeriesNotFound(f"no {key}")
+    async def _metadata_bytes(self, key: SeriesKey, info: ObjectInfo) -> bytes:
         if info.size > DEFAULT_LIMITS.max_bytes:
             raise CorruptSeries(f"{key}: metadata.json has {info.size} bytes, more than {DEFAULT_LIMITS.max_bytes}")
         try:
-            metadata = await self._bucket.read(key.metadata, version=info.version)
+            return bytes((await self._bucket.read(key.metadata, version=info.version)).data)
         except ObjectNotFound as error:
             raise SeriesNotFound(f"no {key} any more") from error
-        return bytes(metadata.data), SeriesVersions(info.version, tar)
 
     async def _described(self, key: str) -> ObjectInfo | None:
         try:
@@ -115,11 +142,8 @@ class Indexer:
             header = SeriesIndex(self._state.series_index(key)).header
         except UnusableIndex:
             return False
-        tar_version = versions.tar.version if versions.tar is not None else None
-        return (
-            (header.metadata_version, header.tar_version, header.root) == (versions.metadata, tar_version, self._root)
-            and depth in (header.depth, "quick")
-        )  # fmt: skip
+        is_current = (header.metadata_version, header.tar_version) == _pair(versions) and header.root == self._root
+        return is_current and depth in (header.depth, "quick")
 
     async def _write(self, key: SeriesKey, depth: Depth, metadata: SeriesMetadata, versions: SeriesVersions) -> None:
         uid_map = await self._uid_map(metadata) if metadata.is_deid else None
@@ -148,6 +172,10 @@ class Indexer:
                 _collect(other, known)
         _collect(metadata, known)
         return UidMap(known, self._state.uid_key())
+
+
+def _pair(versions: SeriesVersions) -> tuple[str, str | None]:
+    return versions.metadata, versions.tar.version if versions.tar is not None else None
 
 
 def _collect(metadata: SeriesMetadata, known: dict[str, str]) -> None:

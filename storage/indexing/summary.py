@@ -13,6 +13,7 @@ from storage.indexing.draft import kept_of
 from storage.instance_rows import shared_attributes, sop_classes
 from storage.keys import SeriesKey
 from storage.metadata_modes import sample_ordinals
+from storage.series_index.layout import Header
 from storage.series_index.reader import SeriesIndex, UnusableIndex
 from storage.state import StateFolder
 
@@ -73,9 +74,13 @@ class Summariser:
 
 def summary_of(index: SeriesIndex) -> SeriesSummary:
     """The summary that an index gives."""
-    header = index.header
+    return summary_of_header(index.header)
+
+
+def summary_of_header(header: Header) -> SeriesSummary:
+    """The same from its header alone, as it is read from an index far away."""
     return SeriesSummary(
-        key=index.key,
+        key=SeriesKey(header.study_uid, header.series_uid),
         metadata_version=header.metadata_version,
         tar_version=header.tar_version,
         is_deid=header.is_deid,

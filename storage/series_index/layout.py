@@ -1,9 +1,11 @@
 """The series index file, byte by byte.
 
-    magic · metadata blocks … · locators · rows · kept attributes · problems · hints · UIDs · records · header · footer
+    magic · metadata blocks … · locators · rows · kept attributes · problems · hints · UIDs · records
+          · CRC-32 of the header · header · footer
 
-Blocks come first because they are written while they are made; the footer says where the header is. All positions
-are absolute in the file. A file whose footer, checksum or format number is not ours is rebuilt, never an error.
+Blocks come first because they are written while they are made; the footer says where the header is, so that the end of
+a file far away tells what is true of the series, and checks by itself. All positions are absolute in the file. A file
+whose footer, checksum or format number is not ours is rebuilt, never an error.
 """
 
 import struct
@@ -18,6 +20,8 @@ FORMAT = 1
 FOOTER = struct.Struct("<QIIQ")
 """Header position, header length, CRC-32 of everything before the footer, `FOOTER_MAGIC`."""
 FOOTER_MAGIC = 0x646E652D786469
+HEADER_CRC = struct.Struct("<I")
+"""CRC-32 of the header alone, just before it: the footer's can be checked only by who has the whole file."""
 
 Depth = Literal["quick", "deep"]
 NO_BLOCK = 0xFFFFFFFF

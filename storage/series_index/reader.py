@@ -79,7 +79,7 @@ class SeriesIndex:
     @cached_property
     def uids(self) -> list[str]:
         """The instances' UIDs in the order of the answers."""
-        return str(self._section("uids"), "utf-8").split("\n") if self.header.count else []
+        return str(self.section("uids"), "utf-8").split("\n") if self.header.count else []
 
     @cached_property
     def _ordinals(self) -> dict[str, int]:
@@ -201,7 +201,8 @@ class SeriesIndex:
         base = getattr(self.header, section).start + start
         return self._view[base : base + length]
 
-    def _section(self, name: str) -> memoryview:
+    def section(self, name: str) -> memoryview:
+        """A part of the file, by its name in the header."""
         return self._part(name, 0, getattr(self.header, name).length)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import BinaryIO
 
 import msgspec
 import zstandard
@@ -53,12 +52,9 @@ class IndexWriter:
     depth: layout.Depth
     root: str
     is_deid: bool
-    _file: BinaryIO = field(init=False)
-    _temporary: Path = field(init=False)
-    _crc: int = field(init=False, default=0)
-    _position: int = field(init=False, default=0)
+    _file: "IndexFile" = field(init=False)
     _blocks: list[Block] = field(init=False, default_factory=list)
-    _open_block: "_OpenBlock | None" = field(init=False, default=None)
+    _open_block: "OpenBlock | None" = field(init=False, default=None)
     _records: bytearray = field(init=False, default_factory=bytearray)
     _uids: list[str] = field(init=False, default_factory=list)
     _syntaxes: dict[str, int] = field(init=False, default_factory=dict)
@@ -66,11 +62,8 @@ class IndexWriter:
     _has_metadata: bool = field(init=False, default=True)
 
     def __post_init__(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = NamedTemporaryFile(dir=self.path.parent, prefix=".building-", delete=False)  # type: ignore[assignment]  # noqa: SIM115 -- lives as long as the writer; a wrapper of a BinaryIO
-        self._temporary = Path(self._file.name)
+        self._file = IndexFile(self.path)
         self._parts = {name: bytearray() for name in ("locators", "rows", "kept", "problems", "hints")}
-        self._write(layout.MAGIC)
 
     def add(self, instance: IndexedInstance, json_chunks: Iterable[bytes] | None) -> None:
         """Take the next instance, in the order of the answers; `json_chunks` None: only a deep build can tell it."""
@@ -108,7 +101,7 @@ class IndexWriter:
             shared: JSON object of the patient, study and series attributes.
         """
         self._close_block()
-        sections = {name: self._section(bytes(part)) for name, part in self._parts.items()}
+        sections = {name: self._file.put(bytes(part)) for name, part in self._parts.items()}
         header = Header(
             format=layout.FORMAT,
             study_uid=self.key.study_uid,
@@ -124,21 +117,15 @@ class IndexWriter:
             sop_classes=sorted(sop_classes),
             blocks=self._blocks,
             shared=shared,
-            uids=self._section("\n".join(self._uids).encode()),
-            records=self._section(bytes(self._records)),
+            uids=self._file.put("\n".join(self._uids).encode()),
+            records=self._file.put(bytes(self._records)),
             **sections,
         )
-        encoded = msgspec.msgpack.encode(header)
-        start = self._position
-        self._write(encoded)
-        self._file.write(layout.FOOTER.pack(start, len(encoded), self._crc, layout.FOOTER_MAGIC))
-        self._file.close()
-        os.replace(self._temporary, self.path)
+        self._file.finish(header)
 
     def discard(self) -> None:
         """Forget the file; harmless after `finish`."""
-        self._file.close()
-        self._temporary.unlink(missing_ok=True)
+        self._file.discard()
 
     def _syntax(self, uid: str | None) -> int:
         return 0xFFFF if uid is None else self._syntaxes.setdefault(uid, len(self._syntaxes))
@@ -152,7 +139,7 @@ class IndexWriter:
 
     def _add_json(self, ordinal: int, chunks: Iterable[bytes]) -> tuple[int, int, int]:
         if self._open_block is None:
-            self._open_block = _OpenBlock(first=ordinal, with_deflate=self.depth == "deep")
+            self._open_block = OpenBlock(first=ordinal, with_deflate=self.depth == "deep")
         block = self._open_block
         offset = block.begin_instance()
         for chunk in chunks:
@@ -166,22 +153,47 @@ class IndexWriter:
         block, self._open_block = self._open_block, None
         if block is None:
             return
-        zstd = self._section(block.finish_zstd())
-        deflate = self._section(block.finish_deflate()) if block.with_deflate else None
+        zstd = self._file.put(block.finish_zstd())
+        deflate = self._file.put(block.finish_deflate()) if block.with_deflate else None
         self._blocks.append(Block(block.first, block.count, block.raw_length, block.crc, zstd, deflate))
 
-    def _section(self, data: bytes) -> Section:
-        start = self._position
-        self._write(data)
-        return Section(start, len(data))
 
-    def _write(self, data: bytes) -> None:
+class IndexFile:
+    """The file itself: parts one after the other under a temporary name, then the header, then its place."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._file = NamedTemporaryFile(dir=path.parent, prefix=".building-", delete=False)  # noqa: SIM115 -- lives as long as this
+        self._temporary = Path(self._file.name)
+        self._crc = 0
+        self._position = 0
+        self.put(layout.MAGIC)
+
+    def put(self, data: bytes | memoryview) -> Section:
+        """Append a part."""
+        start = self._position
         self._file.write(data)
         self._crc = zlib.crc32(data, self._crc)
         self._position += len(data)
+        return Section(start, len(data))
+
+    def finish(self, header: Header) -> None:
+        """Append the header and put the file in the place of an older one."""
+        encoded = msgspec.msgpack.encode(header)
+        self.put(layout.HEADER_CRC.pack(zlib.crc32(encoded)))
+        at = self.put(encoded)
+        self._file.write(layout.FOOTER.pack(at.start, at.length, self._crc, layout.FOOTER_MAGIC))
+        self._file.close()
+        os.replace(self._temporary, self._path)
+
+    def discard(self) -> None:
+        """Forget the file; harmless after `finish`."""
+        self._file.close()
+        self._temporary.unlink(missing_ok=True)
 
 
-class _OpenBlock:
+class OpenBlock:
     """A block being filled: the compressors are fed, only compressed bytes are kept."""
 
     def __init__(self, first: int, *, with_deflate: bool) -> None:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.archive.metadata import STREAMED_BYTES
-from storage.archive.variants import VariantCache, coded, rerooted
+from storage.archive.variants import VariantCache, coded
+from storage.series_index.rerooting import rerooted
 from storage.series_index.splice import Coding, Piece, array, joined
 from tests.support.server import BASE, serving
 from tests.support.stores import loaded
