@@ -1,7 +1,6 @@
 """The application: settings in, ASGI app out. Importing this opens nothing; `uvicorn app.main:app` works lazily."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -14,37 +13,42 @@ from starlette.requests import Request
 
 from app import __version__
 from app.middleware import Cors, Paths, Problems
+from app.processes.crew import Crew
 from app.routes import RETRIEVE, Resource, search, service
 from app.routes.dispatch import Resources
 from app.services import SERVICE_PREFIX, Services
 from app.settings import Settings
+from app.upkeep import keep_up
 from storage.archive import Archive
 from storage.bucket import Bucket, open_bucket
-from storage.errors import StorageError
 from storage.metadata_modes import Extrapolation, tags_of_keywords
 
-logger = logging.getLogger("codweb")
 
-
-def create_app(settings: Settings, bucket: Bucket | None = None) -> FastAPI:
+def create_app(settings: Settings, bucket: Bucket | None = None, *, crew: Crew | None = None) -> FastAPI:
     """The server for one datastore.
 
     Args:
         bucket: read this instead of `settings.datastore` (tests, embedding); deep builds then run in this process.
+        crew: the other processes of the same server; one of them syncs and deepens, and this one does not.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         archive = open_archive(settings, bucket)
-        upkeep = asyncio.create_task(_keep_up(archive, settings.sync_seconds))
-        app.state.services = Services(settings, archive, upkeep)
-        archive.deepening.start()
+        if crew is None:
+            upkeep = asyncio.create_task(keep_up(archive, settings.sync_seconds))
+            archive.deepening.start()
+        else:
+            upkeep = None
+            archive.shelf.on_opened = crew.tell_opened
+        app.state.services = Services(settings, archive, upkeep, crew or Crew.of_one())
         try:
             yield
         finally:
-            upkeep.cancel()
-            with suppress(asyncio.CancelledError):
-                await upkeep
+            if upkeep is not None:
+                upkeep.cancel()
+                with suppress(asyncio.CancelledError):
+                    await upkeep
             await archive.close()
 
     app = FastAPI(title="codweb", version=__version__, description=_DESCRIPTION, lifespan=lifespan, telemetry=_SILENT)
@@ -68,37 +72,18 @@ def open_archive(settings: Settings, bucket: Bucket | None = None) -> Archive:
         rule=settings.extrapolate_rule,
     )
     return Archive(
-        bucket if bucket is not None else open_bucket(settings.datastore),
+        bucket if bucket is not None else open_bucket(settings.datastore, options=settings.bucket_options),
         settings.state_dir,
         root=settings.public_url or settings.local_url + SERVICE_PREFIX,
         rules=rules,
         revalidate_seconds=settings.revalidate_seconds,
         deepen=settings.deepen,
         own_process=bucket is None,
+        read_ahead=settings.read_ahead_options,
+        bucket_options=settings.bucket_options,
+        share=settings.share_indexes,
+        workers=settings.workers,
     )
-
-
-async def _keep_up(archive: Archive, seconds: float) -> None:
-    """Sync at start and then every so often; a failing bucket is tried again."""
-    was_empty = False
-    while True:
-        try:
-            report = await archive.sync()
-            if report.listed == 0 and not was_empty:
-                where = archive.bucket.url
-                logger.warning("no series below studies/ of %s: is it the folder that holds studies/?", where)
-            was_empty = report.listed == 0
-            if report.added or report.changed or report.removed:
-                counts = report.listed, report.added, report.changed, report.removed
-                logger.info("catalogue: %d series, %d new, %d changed, %d gone", *counts)
-            for note in report.notes:
-                logger.warning("%s", note)
-            archive.deepening.look_again()
-        except StorageError as error:
-            logger.warning("the sync was broken off and will be tried again: %s", error)
-        if seconds == 0:
-            return
-        await asyncio.sleep(seconds)
 
 
 async def _reraise(request: Request, error: Exception) -> Any:  # Any: FastAPI's handler type; it never returns

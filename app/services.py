@@ -1,8 +1,10 @@
 """What a route needs and where it finds it: the archive, the settings, and what the request says of itself."""
 
 import asyncio
+import re
 from dataclasses import dataclass
 from functools import lru_cache
+from ipaddress import ip_address
 
 from starlette.requests import Request
 
@@ -10,6 +12,7 @@ from app.accept import Accept, parse_accept
 from app.address import path_uid, service_root
 from app.coding import choose_coding
 from app.errors import NotAcceptable
+from app.processes.crew import Crew
 from app.query import decode_query
 from app.settings import Settings
 from storage.archive import Archive
@@ -18,6 +21,10 @@ from storage.series_index.splice import Coding
 
 SERVICE_PREFIX = "/dicomweb"
 
+_READER_CHARS = 512
+_PORTS = re.compile(r"(?<=[0-9\]]):[0-9]{1,5}(?=[\s,;\"]|$)")
+"""Ports of forwarded addresses: some proxies name the connection's, and a viewer has six of them."""
+
 
 @dataclass(slots=True)
 class Services:
@@ -25,8 +32,9 @@ class Services:
 
     settings: Settings
     archive: Archive
-    upkeep: asyncio.Task[None]
-    """Keeps the catalogue up to date; ends after the first sync if none is to follow."""
+    upkeep: asyncio.Task[None] | None
+    """Keeps the catalogue up to date; ends after the first sync if none is to follow. None: another process does it."""
+    crew: Crew
 
 
 def services(request: Request) -> Services:
@@ -64,6 +72,30 @@ def _service_root(
         trusted_proxies=settings.proxy_networks,
         allowed_hosts=settings.allowed_hosts,
     )
+
+
+def reader_of(request: Request) -> str:
+    """Names the client, so that its reads are looked at together: its address and User-Agent. Empty: nobody asks.
+
+    Only a guess: clients that share one are read ahead of as one, which costs a little and shows nothing.
+    """
+    if not services(request).archive.reads_ahead or request.client is None:
+        return ""
+    host = request.client.host
+    forwarded = ""
+    if services(request).settings.trusted_proxies and _is_proxy(services(request).settings, host):
+        forwarded = ",".join(request.headers.getlist("forwarded") or request.headers.getlist("x-forwarded-for"))
+    agent = request.headers.get("user-agent", "")
+    return f"{host} {_PORTS.sub('', forwarded[:_READER_CHARS])} {agent[:_READER_CHARS]}"
+
+
+@lru_cache(maxsize=256)
+def _is_proxy(settings: Settings, host: str) -> bool:
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    return any(address in network for network in settings.proxy_networks)
 
 
 def location_of(request: Request) -> str:

@@ -11,6 +11,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from storage.archive.read_ahead.options import ReadAheadOptions
+from storage.bucket.options import BucketOptions, GcsOptions, Patience, S3Options
 from storage.metadata_modes import SERIES_EXTRAPOLATED_TAGS, STUDY_EXTRAPOLATED_TAGS, MetadataMode, tags_of_keywords
 
 PREFIX = "CODWEB_"
@@ -31,12 +33,20 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
-    datastore: str = Field("", description="The datastore: a folder that holds studies/, or file:///that/folder.")
+    datastore: str = Field(
+        "", description="The datastore, which holds studies/: a folder, s3://bucket/prefix or gs://bucket/prefix."
+    )
     state_dir: Path = Field(
         default_factory=default_state_folder,
         description="Folder for everything derived: catalogue and series indexes. May be deleted at any time.",
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Processes that answer requests; with more than one, another one syncs and deepens for all.",
+    )
     port: int = Field(8042, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
     public_url: str = Field(
         "", description="Address by which clients reach the service root, e.g. https://pacs.example.org/dicomweb."
@@ -49,6 +59,55 @@ class Settings(BaseSettings):
     )
     cors_origins: NameList = Field(
         ("*",), description="Origins whose pages may read answers; * allows any, without credentials."
+    )
+    s3_endpoint: str = Field(
+        "", description="Address of an S3 service that is not Amazon's, e.g. https://ceph.example.org; http is allowed."
+    )
+    s3_region: str = Field("", description="Region of the S3 service; empty: as the AWS configuration says.")
+    s3_profile: str = Field("", description="Profile of the AWS configuration; empty: the default one.")
+    s3_anonymous: bool = Field(False, description="Send unsigned requests to S3 (public buckets).")
+    s3_addressing: Literal["auto", "path", "virtual"] = Field(
+        "auto",
+        description="Where an S3 bucket's name goes: path, virtual (host name), or auto: the path for an own endpoint.",
+    )
+    gcs_endpoint: str = Field(
+        "", description="Address of a Google Cloud Storage service that is not Google's (an emulator)."
+    )
+    gcs_project: str = Field("", description="Project that pays for requests to requester-pays buckets.")
+    gcs_anonymous: bool = Field(
+        False, description="Send no credentials to Google Cloud Storage (public buckets, emulators)."
+    )
+    bucket_connect_seconds: float = Field(
+        5, gt=0, description="Longest wait for a connection to the bucket, in seconds."
+    )
+    bucket_read_seconds: float = Field(
+        30,
+        gt=0,
+        description="Longest wait in seconds for an answer of the bucket to begin, and between two pieces of it.",
+    )
+    bucket_attempts: int = Field(
+        4,
+        ge=1,
+        description="Requests to the bucket in all, the first one counted, before a failure that may pass is told.",
+    )
+    bucket_requests: int = Field(
+        64,
+        ge=1,
+        description="Requests to the bucket in flight at once, of all workers together; others wait their turn.",
+    )
+    bucket_hedge_seconds: float = Field(
+        0, ge=0, description="Seconds after which a range that has not begun to come is asked for once more; 0: never."
+    )
+    read_ahead: Literal["auto", "on", "off"] = Field(
+        "auto", description="Read ahead of a viewer that scrolls; auto: from buckets on the network, not from folders."
+    )
+    read_ahead_block_bytes: int = Field(8388608, ge=65536, description="Bytes of one request that reads ahead.")
+    read_ahead_budget_bytes: int = Field(
+        268435456, ge=0, description="Most bytes that are held for viewers that scroll, of all workers together."
+    )
+    share_indexes: bool = Field(
+        False,
+        description="Keep series indexes in the bucket too, so that other servers and restarts find them (needs writing).",
     )
     studies_metadata: MetadataMode = Field(
         "full",
@@ -146,6 +205,40 @@ class Settings(BaseSettings):
         """The server's own address; of one that listens everywhere, the name that works on this machine."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{'localhost' if self.host in ('0.0.0.0', '::') else host}:{self.port}"  # noqa: S104 -- compared, not bound
+
+    @property
+    def bucket_options(self) -> BucketOptions:
+        """How one process opens a bucket: it has its part of the requests that this machine may have in flight."""
+        return BucketOptions(
+            s3=S3Options(
+                endpoint=self.s3_endpoint,
+                region=self.s3_region,
+                profile=self.s3_profile,
+                anonymous=self.s3_anonymous,
+                addressing=self.s3_addressing,
+            ),
+            gcs=GcsOptions(endpoint=self.gcs_endpoint, project=self.gcs_project, anonymous=self.gcs_anonymous),
+            patience=Patience(
+                connect_seconds=self.bucket_connect_seconds,
+                read_seconds=self.bucket_read_seconds,
+                attempts=self.bucket_attempts,
+                requests=self.part_of(self.bucket_requests),
+                hedge_seconds=self.bucket_hedge_seconds,
+            ),
+        )
+
+    @property
+    def read_ahead_options(self) -> ReadAheadOptions:
+        """How one process reads ahead: it has its part of the memory."""
+        return ReadAheadOptions(
+            mode=self.read_ahead,
+            block_bytes=self.read_ahead_block_bytes,
+            budget_bytes=self.read_ahead_budget_bytes // self.workers,
+        )
+
+    def part_of(self, whole: int) -> int:
+        """What one worker has of something that the machine has to give; 1 at least."""
+        return max(1, whole // self.workers)
 
     @cached_property
     def proxy_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:

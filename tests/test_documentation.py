@@ -47,7 +47,7 @@ def test_every_setting_stands_in_the_example_with_its_default(name: str) -> None
 def test_the_example_names_no_setting_that_is_not_there() -> None:
     example = (REPOSITORY / "config" / "codweb.env.example").read_text("utf-8")
 
-    named = {name.lower() for name in re.findall(rf"^#{PREFIX}([A-Z_]+)=", example, re.M)}
+    named = {name.lower() for name in re.findall(rf"^#{PREFIX}([A-Z0-9_]+)=", example, re.M)}
 
     assert named == set(Settings.model_fields)
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from app.settings import Settings, read_settings
 from storage.bucket import open_bucket
 from storage.checking import Finding, Severity, check_datastore
 from storage.checking.findings import ADVICE
@@ -49,7 +50,8 @@ def check(
         errors.print("codweb check: --study is not a UID", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2)
     try:
-        findings, series = asyncio.run(_run(datastore, study, errors, all_bytes=all_bytes))
+        settings = read_settings(datastore=datastore or None)
+        findings, series = asyncio.run(_run(settings, study, errors, all_bytes=all_bytes))
     except (StorageError, ValueError) as error:
         errors.print(f"codweb check: {error}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
@@ -66,8 +68,8 @@ def check(
         raise typer.Exit(1)
 
 
-async def _run(datastore: str, study: str, console: Console, *, all_bytes: bool) -> tuple[list[Finding], int]:
-    bucket = open_bucket(datastore)
+async def _run(settings: Settings, study: str, console: Console, *, all_bytes: bool) -> tuple[list[Finding], int]:
+    bucket = open_bucket(settings.datastore, options=settings.bucket_options)
     findings: list[Finding] = []
     try:
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())

@@ -107,6 +107,8 @@ async def _build(archive: Archive, bars: Progress) -> dict[SeriesKey, str]:
             if known.problem is None:
                 try:
                     built = await archive.shelf.get(known.key, depth="deep")
+                    if archive.shared is not None:  # one that was built before indexes were shared
+                        await archive.shared.offer(built)
                     if known.depth == "quick":
                         await archive.catalogue.upsert([summary_of(built)])
                 except StorageError as error:

@@ -26,6 +26,7 @@ from rich.table import Table
 from app.main import open_archive
 from app.settings import read_settings
 from storage.bucket import Bucket, open_bucket
+from storage.bucket.options import BucketOptions
 from storage.errors import StorageError, StorageUnavailable
 from storage.indexing.summary import summary_of
 from storage.ingest import Outcome, Report, SeriesNote, SilentProgress
@@ -101,13 +102,18 @@ def _open(to: str, *, dry_run: bool) -> Bucket:
     if dry_run and "://" not in to and to and not Path(to).exists():
         return open_bucket("memory://dry-run")  # what is not there answers as what is empty
     try:
-        return open_bucket(to, create=not dry_run)
+        options = read_settings(datastore=to).bucket_options if to else BucketOptions()
+        return open_bucket(to, create=not dry_run, options=options)
     except ValueError as error:
         raise StorageUnavailable(str(error)) from error
 
 
 async def _run(sources: list[Path], bucket: Bucket, progress: IngestProgress, *, dry_run: bool) -> Report:
     try:
+        async for _ in bucket.list(
+            "studies/"
+        ):  # says now that nothing can be reached there, not after an hour of reading
+            break
         return await run_ingest(sources, bucket, progress=progress, dry_run=dry_run)
     finally:
         await bucket.close()
@@ -120,7 +126,7 @@ async def _index(to: str, state: Path | None, report: Report, progress: IngestPr
         return
     settings = read_settings(datastore=to, state_dir=state)
     is_small = sum(note.instances for note in stored) < PROCESSES_FROM
-    archive = open_archive(settings, open_bucket(to) if is_small else None)
+    archive = open_archive(settings, open_bucket(to, options=settings.bucket_options) if is_small else None)
     try:
         progress.begin("Indexing", files=len(stored), size=None)
         for note in stored:

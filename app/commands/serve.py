@@ -1,7 +1,6 @@
 """`codweb serve`: the server, and what to open once it runs."""
 
 import errno
-import logging
 import os
 import signal
 import socket
@@ -12,9 +11,11 @@ from typing import Annotated
 import typer
 import uvicorn
 from rich.console import Console
-from rich.logging import RichHandler
 
+from app.log import start_logging
 from app.main import create_app
+from app.processes.supervisor import Supervisor
+from app.server import server_config
 from app.services import SERVICE_PREFIX
 from app.settings import Settings, read_settings
 from storage.bucket import open_bucket
@@ -33,6 +34,9 @@ def serve(
     state: Annotated[
         Path | None, typer.Option(help="Folder for derived state (default ~/.local/state/codweb).")
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that answer (default 1); one a core is a good number.")
+    ] = None,
 ) -> None:
     """Serve a datastore over DICOMweb.
 
@@ -46,6 +50,7 @@ def serve(
     Examples:
       codweb serve ./datastore
       codweb serve ./datastore --port 9000
+      codweb serve /data --workers 4
       CODWEB_PUBLIC_URL=https://pacs.example.org/dicomweb codweb serve /data
 
     \b
@@ -54,25 +59,20 @@ def serve(
     """
     console = Console(stderr=True)
     try:
-        settings = read_settings(datastore=datastore or None, host=host, port=port, state_dir=state)
+        settings = read_settings(datastore=datastore or None, host=host, port=port, state_dir=state, workers=workers)
         # says now, in one sentence, what the lifespan would say in a trace
-        StateFolder(settings.state_dir, open_bucket(settings.datastore).url)
+        StateFolder(settings.state_dir, open_bucket(settings.datastore, options=settings.bucket_options).url)
         listening = _listen(settings)
     except (StorageError, ValueError, OSError) as error:
         console.print(f"codweb serve: {error}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
     settings = settings.model_copy(update={"port": listening.getsockname()[1]})
-    _start_logging(console, settings)
+    start_logging(settings.log_level, process="supervisor" if settings.workers > 1 else "")
     _greet(console, settings)
-    config = uvicorn.Config(
-        create_app(settings),
-        log_config=None,
-        access_log=False,  # paths and queries name patients
-        proxy_headers=False,  # `CODWEB_TRUSTED_PROXIES` decides, not uvicorn's default
-        timeout_graceful_shutdown=10,
-        server_header=False,
-    )
-    _run(uvicorn.Server(config), listening)
+    if settings.workers > 1:
+        Supervisor(settings, listening).run()
+        return
+    _run(uvicorn.Server(server_config(create_app(settings))), listening)
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -107,17 +107,6 @@ def _run(server: uvicorn.Server, listening: socket.socket) -> None:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     server.run(sockets=[listening])
-
-
-def _start_logging(console: Console, settings: Settings) -> None:
-    """Coloured lines on a terminal; elsewhere one whole line an event, for `docker logs`, journals and grep."""
-    handler: logging.Handler = logging.StreamHandler()
-    form = "%(asctime)s %(levelname)s %(message)s"
-    if console.is_terminal:
-        handler = RichHandler(console=console, show_path=False, markup=False, rich_tracebacks=False)
-        form = "%(message)s"
-    logging.basicConfig(level=settings.log_level.upper(), format=form, handlers=[handler], force=True)
-    logging.getLogger("uvicorn.error").setLevel("WARNING")
 
 
 def _greet(console: Console, settings: Settings) -> None:

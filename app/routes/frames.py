@@ -10,7 +10,7 @@ from app.errors import NotAcceptable
 from app.multipart import Multipart, PartHead
 from app.negotiation import FrameForm, StoredPixels, choose_frames
 from app.responses import REVALIDATE, Buffer, PiecesResponse, described, entity_tag, not_modified, single_part, streamed
-from app.services import accept_of, instance_of, root_of, services
+from app.services import accept_of, instance_of, reader_of, root_of, services
 from storage.archive.frames import OpenFrames
 
 _HELD_BYTES = 8 << 20
@@ -24,7 +24,8 @@ async def retrieve_frames(request: Request) -> Response:
     key, instance_uid = instance_of(request)
     numbers = parse_frame_list(request.path_params["frame_list"])
     accept = accept_of(request)
-    frames = await services(request).archive.frames.open(key, instance_uid)  # metadata only, usually mapped
+    # metadata only, usually mapped
+    frames = await services(request).archive.frames.open(key, instance_uid, reader=reader_of(request))
     form = choose_frames(accept, stored_pixels(frames), len(numbers))  # 406 before any pixel is read
     if frames.pixels.is_video and any(number > 1 for number in numbers):
         raise NotAcceptable("a video is one stream: ask for frame 1 to get all of it")

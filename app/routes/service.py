@@ -20,7 +20,11 @@ async def health() -> dict[str, str]:
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz")
 async def readiness(request: Request) -> Response:
-    """200 when bucket and catalogue answer; `catalogue.complete` once the first sync is through."""
+    """200 when bucket and catalogue answer; `catalogue.complete` once the first sync is through.
+
+    `processes` are those of this server, whichever of them answers; of `rss_bytes`, `private_bytes` are not pages of
+    files, which processes share.
+    """
     archive = services(request).archive
     try:
         async for _ in archive.bucket.list("studies/"):
@@ -39,5 +43,6 @@ async def readiness(request: Request) -> Response:
                 "problems": status.problems,
                 "complete": status.complete,
             },
+            "processes": services(request).crew.processes(),
         }
     )

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from storage.archive.proof import Prover, are_same_bytes, tar_version
-from storage.bucket import Bucket
+from storage.archive.read_ahead import Sources
 from storage.dicom.cutting import extract_frame, frame_range
 from storage.dicom.locator import PixelKind, PixelLocator
 from storage.dicom.p10 import open_p10
@@ -37,12 +37,15 @@ class InstancePixels:
 class Frames:
     """Opens the pixels of instances of one archive; frames are never decoded."""
 
-    def __init__(self, bucket: Bucket, prover: Prover) -> None:
-        self._bucket = bucket
+    def __init__(self, sources: Sources, prover: Prover) -> None:
+        self._sources = sources
         self._prover = prover
 
-    async def open(self, key: SeriesKey, instance_uid: str) -> "OpenFrames":
+    async def open(self, key: SeriesKey, instance_uid: str, *, reader: str = "") -> "OpenFrames":
         """How the pixels of an instance are kept, and a reader of its frames.
+
+        Args:
+            reader: names who reads, so that a scroll is recognised; empty: nothing is read ahead.
 
         Raises:
             FrameNotFound: the instance has no pixels.
@@ -50,8 +53,8 @@ class Frames:
         """
 
         async def use(index: SeriesIndex) -> OpenFrames:
-            instance = await self._prover.proven(index, instance_uid)
-            return OpenFrames(self._bucket, self._prover, index, instance)
+            instance = await self._prover.proven(index, instance_uid, reader=reader)
+            return OpenFrames(self._sources, self._prover, index, instance, reader)
 
         return await self._prover.with_index(key, use)
 
@@ -59,12 +62,16 @@ class Frames:
 class OpenFrames:
     """The frames of one proven instance."""
 
-    def __init__(self, bucket: Bucket, prover: Prover, index: SeriesIndex, instance: StoredInstance) -> None:
-        self._bucket = bucket
+    def __init__(
+        self, sources: Sources, prover: Prover, index: SeriesIndex, instance: StoredInstance, reader: str
+    ) -> None:
+        self._sources = sources
         self._prover = prover
+        self._reader = reader
         self._index = index
         self._instance = instance
         self._locator = _located(instance)
+        self._source = sources.of(index, instance, reader)
         self.pixels = _describe(instance)
         self._is_begun = False
         """Whether frames have left already: what follows must be of the same instance, byte for byte."""
@@ -102,10 +109,11 @@ class OpenFrames:
             return await self._read(frame_indices)
         except ObjectChanged as error:
             index = await self._prover.refreshed(self._index.key)
-            instance = await self._prover.proven(index, self._instance.uid)
+            instance = await self._prover.proven(index, self._instance.uid, reader=self._reader)
             if _describe(instance) != self.pixels or (self._is_begun and not are_same_bytes(instance, self._instance)):
                 raise ObjectChanged(f"instance {instance.uid} of {instance.key} was rewritten meanwhile") from error
             self._index, self._instance, self._locator = index, instance, _located(instance)
+            self._source = self._sources.of(index, instance, self._reader)
             return await self._read(frame_indices)
 
     async def read_in_batches(self, frame_indices: Sequence[int]) -> AsyncIterator[bytes | memoryview]:
@@ -161,10 +169,10 @@ class OpenFrames:
         base = self._instance.range.start
         ranges = [frame_range(locator, frame) for frame in frame_indices]
         if len(ranges) == 1:  # the hot path: no plan, no copy
-            only = await self._bucket.read(tar, ranges[0].shifted(base), version=version)
+            only = await self._source.read(tar, ranges[0].shifted(base), version=version)
             return [extract_frame(locator, frame_indices[0], only.data)]
         plan = coalesce(ranges, gap_bytes=GAP_BYTES, span_bytes=SPAN_BYTES)
-        reads = await together(self._bucket.read(tar, planned.range.shifted(base), version=version) for planned in plan)
+        reads = await together(self._source.read(tar, planned.range.shifted(base), version=version) for planned in plan)
         frames: list[bytes | memoryview] = [b""] * len(ranges)
         for planned, read in zip(plan, reads, strict=True):
             data = memoryview(read.data)
@@ -177,7 +185,7 @@ class OpenFrames:
         """Deflated data sets have no addressable frames: the instance is inflated, then cut."""
         ranges = [frame_range(self._locator, frame) for frame in frame_indices]
         place, version = self._instance.range, tar_version(self._index)
-        stored = await self._bucket.read(self._index.key.tar, place, version=version)
+        stored = await self._source.read(self._index.key.tar, place, version=version)
         p10 = await asyncio.to_thread(open_p10, Window.of(stored.data))
         return [
             extract_frame(self._locator, frame, p10.window.view(wanted.start, wanted.stop))

@@ -8,6 +8,7 @@ pair of versions: its header was read, and its SOP Instance UID is the entry's.
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from storage.archive.read_ahead import Sources
 from storage.bucket import Bucket
 from storage.errors import (
     CorruptSeries,
@@ -17,7 +18,7 @@ from storage.errors import (
     SeriesInMotion,
     StorageError,
 )
-from storage.indexing.header_reader import InstanceSource, read_located
+from storage.indexing.header_reader import InstanceSource, RangeReader, read_located
 from storage.indexing.shelf import IndexShelf
 from storage.keys import SeriesKey
 from storage.series_index.reader import SeriesIndex, StoredInstance
@@ -29,9 +30,10 @@ Use = Callable[[SeriesIndex], Awaitable[Result]]
 class Prover:
     """Hands out proven instances, and runs reads again when the tar turns out to be another one."""
 
-    def __init__(self, bucket: Bucket, shelf: IndexShelf) -> None:
+    def __init__(self, bucket: Bucket, shelf: IndexShelf, sources: Sources) -> None:
         self._bucket = bucket
         self._shelf = shelf
+        self._sources = sources
 
     async def with_index(self, key: SeriesKey, use: Use[Result], *, with_metadata: bool = False) -> Result:
         """Run `use` with the index of a series; if the tar changed meanwhile, once more with the new index.
@@ -51,8 +53,11 @@ class Prover:
         """The index of a series whose tar turned out to be another one."""
         return await self._shelf.refresh(key)
 
-    async def proven(self, index: SeriesIndex, instance_uid: str) -> StoredInstance:
+    async def proven(self, index: SeriesIndex, instance_uid: str, *, reader: str = "") -> StoredInstance:
         """An instance whose header has been read and is its own: at most one request, once.
+
+        Args:
+            reader: on whose behalf, if it may be scrolling (`storage.archive.read_ahead`).
 
         Raises:
             InstanceNotFound: the series has no such entry.
@@ -64,14 +69,14 @@ class Prover:
             return instance
         if instance.problem is not None:
             raise await self.doubt(index, f"instance {instance.uid} of {index.key}: {instance.problem}")
-        return await self._locate(index, instance, ignore_tables=False)
+        return await self._locate(index, instance, self._sources.of(index, instance, reader), ignore_tables=False)
 
     async def relocated(self, index: SeriesIndex, instance: StoredInstance) -> StoredInstance:
         """The instance with its frames told by the fragments alone, after a table was caught lying.
 
         Raises: as `proven`.
         """
-        return await self._locate(index, instance, ignore_tables=True)
+        return await self._locate(index, instance, self._bucket, ignore_tables=True)
 
     async def doubt(self, index: SeriesIndex, reason: str) -> StorageError:
         """The error for bytes that do not agree with their metadata: a rewrite under way, or damage."""
@@ -81,10 +86,12 @@ class Prover:
             return InstanceUnreadable(reason)
         return SeriesInMotion(f"{reason}; a writer's lock exists, so the series may be in the middle of a rewrite")
 
-    async def _locate(self, index: SeriesIndex, instance: StoredInstance, *, ignore_tables: bool) -> StoredInstance:
+    async def _locate(
+        self, index: SeriesIndex, instance: StoredInstance, reader: RangeReader, *, ignore_tables: bool
+    ) -> StoredInstance:
         hint = index.hint(instance.ordinal)
         table = (hint.positions, hint.lengths) if hint.positions is not None and hint.lengths is not None else None
-        source = InstanceSource(self._bucket, index.key.tar, tar_version(index), instance.range)
+        source = InstanceSource(reader, index.key.tar, tar_version(index), instance.range)
         try:
             located = await read_located(source, hint.original_uid, table, ignore_tables=ignore_tables)
         except InstanceUnreadable as error:

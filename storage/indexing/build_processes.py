@@ -2,32 +2,47 @@
 
 import asyncio
 import multiprocessing
-import os
-import signal
-import threading
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from pathlib import Path
 
 from storage.bucket import open_bucket
+from storage.bucket.options import BucketOptions
+from storage.child_process import end_with_the_parent, interrupts_blocked
 from storage.errors import StorageError
 from storage.indexing.indexer import Indexer
 from storage.keys import SeriesKey
 from storage.series_index.layout import Depth
 from storage.state import StateFolder
 
-WORKERS = 2
+PROCESSES = 2
 """Deepening in the background uses one at a time, so that one is left for whoever is waiting; started when needed."""
 
 
 class BuildProcesses:
     """Quick builds here, deep ones in processes of their own, which open the bucket again by its URL."""
 
-    def __init__(self, indexer: Indexer, bucket_url: str, state_base: Path, root: str) -> None:
+    def __init__(
+        self,
+        indexer: Indexer,
+        bucket_url: str,
+        state_base: Path,
+        root: str,
+        *,
+        options: BucketOptions = BucketOptions(),
+        share: bool = False,
+        processes: int = PROCESSES,
+    ) -> None:
+        """Start nothing yet.
+
+        Args:
+            options: how each process opens the bucket.
+            share: as the indexer's.
+            processes: the most that run at a time.
+        """
         self._indexer = indexer
-        self._arguments = (bucket_url, state_base, root)
+        self._arguments = (bucket_url, options, state_base, root, share)
+        self._processes = processes
         self._pool: ProcessPoolExecutor | None = None
 
     async def build(self, key: SeriesKey, depth: Depth) -> None:
@@ -36,9 +51,8 @@ class BuildProcesses:
             return await self._indexer.build(key, depth)
         loop = asyncio.get_running_loop()
         try:
-            # made first, for it starts multiprocessing's resource tracker, and that unblocks signals
             pool = self._executor()
-            with _interrupts_blocked():
+            with interrupts_blocked():
                 building = loop.run_in_executor(pool, _build_in_process, *self._arguments, key, depth)
             await building
         except BrokenProcessPool as error:
@@ -58,38 +72,21 @@ class BuildProcesses:
     def _executor(self) -> ProcessPoolExecutor:
         if self._pool is None:
             self._pool = ProcessPoolExecutor(
-                max_workers=WORKERS, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_the_server
+                max_workers=self._processes,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=end_with_the_parent,
             )
         return self._pool
 
 
-def _end_with_the_server() -> None:
-    """A build process whose server was killed ends too, whatever it is at."""
-    server = multiprocessing.parent_process()
-    assert server is not None  # this runs in a child
-
-    def watch() -> None:
-        server.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-@contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """A process that is started now is deaf to Ctrl+C, from its first line on: this one acts on it and ends that one."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _build_in_process(bucket_url: str, state_base: Path, root: str, key: SeriesKey, depth: Depth) -> None:
+def _build_in_process(
+    bucket_url: str, options: BucketOptions, state_base: Path, root: str, share: bool, key: SeriesKey, depth: Depth
+) -> None:
     async def build() -> None:
-        bucket = open_bucket(bucket_url)
+        bucket = open_bucket(bucket_url, options=options)
         try:
-            await Indexer(bucket, StateFolder(state_base, bucket.url), root=root).build(key, depth)
+            indexer = Indexer(bucket, StateFolder(state_base, bucket.url), root=root, share=share)
+            await indexer.build(key, depth)
         finally:
             await bucket.close()
 

@@ -27,6 +27,7 @@ class Deepening:
         self._opened: OrderedDict[SeriesKey, None] = OrderedDict()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._at_work: SeriesKey | None = None
         self.failed: dict[SeriesKey, str] = {}
         """Series that could not be deepened, and why; tried again when they change."""
 
@@ -38,10 +39,15 @@ class Deepening:
     def noticed(self, index: SeriesIndex) -> None:
         """A series was opened by somebody: if its index is quick it comes next."""
         self.failed.pop(index.key, None)
-        if index.header.depth == "quick":
-            self._opened[index.key] = None
-            self._opened.move_to_end(index.key, last=False)
-            self._wake.set()
+        if index.header.depth == "quick" and index.key != self._at_work:  # or its own work would wake it again
+            self.next(index.key)
+
+    def next(self, key: SeriesKey) -> None:
+        """Deepen this series next; costs little if another process has done it meanwhile."""
+        self.failed.pop(key, None)
+        self._opened[key] = None
+        self._opened.move_to_end(key, last=False)
+        self._wake.set()
 
     def look_again(self) -> None:
         """The catalogue may hold something new."""
@@ -78,6 +84,7 @@ class Deepening:
                 return
 
     async def _deepen(self, key: SeriesKey) -> None:
+        self._at_work = key
         try:
             index = await self._shelf.get(key, depth="deep")
             await self._catalogue.upsert([summary_of(index)])
@@ -87,3 +94,5 @@ class Deepening:
         except Exception as error:  # a mistake of ours over one series must not keep the others quick
             self.failed[key] = type(error).__name__
             logger.error("%s stays quick", key, exc_info=error)
+        finally:
+            self._at_work = None

@@ -5,11 +5,11 @@ header of n bytes costs O(log n) requests and parses. Fragments without a table 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from storage.bucket import Bucket
+from storage.bucket.base import ObjectBytes
 from storage.dicom.fragments import ITEM, SEQUENCE_END, Fragments, FragmentScanner, FragmentsUnknown
 from storage.dicom.locator import PixelKind, PixelLocator
 from storage.dicom.p10 import P10, Header, open_p10, read_header
@@ -31,12 +31,22 @@ _OFF_LOOP_BYTES = 4 << 20
 """Windows above this are parsed in a thread: below, a parse takes less than the hop."""
 
 
+class RangeReader(Protocol):
+    """What reads ranges of objects: a bucket, or what reads ahead of it. Raises as `Bucket` does."""
+
+    async def read(self, key: str, range: ByteRange, *, version: str) -> ObjectBytes: ...
+
+    def stream(self, key: str, range: ByteRange, *, version: str) -> AsyncIterator[memoryview]: ...
+
+
 class InstanceSource:
     """The bytes of one instance in a tar of one version, loaded as far as somebody asked."""
 
-    def __init__(self, bucket: Bucket, key: str, version: str, place: ByteRange, window: Window | None = None) -> None:
+    def __init__(
+        self, reader: RangeReader, key: str, version: str, place: ByteRange, window: Window | None = None
+    ) -> None:
         """`window`: what is known already."""
-        self._bucket = bucket
+        self._reader = reader
         self._key = key
         self._version = version
         self._place = place
@@ -72,13 +82,13 @@ class InstanceSource:
             return bytes(self.window.view(start, stop))
         except MissingBytes:
             wanted = ByteRange(start, stop).shifted(self._place.start)
-            return bytes((await self._bucket.read(self._key, wanted, version=self._version)).data)
+            return bytes((await self._reader.read(self._key, wanted, version=self._version)).data)
 
     async def scan_fragments(self, unknown: FragmentsUnknown) -> Fragments:
         """Find the fragments by one streaming pass. Raises InstanceUnreadable."""
         scanner = FragmentScanner(unknown.start, self._place.length)
         rest = ByteRange(unknown.start, self._place.length).shifted(self._place.start)
-        async for chunk in self._bucket.stream(self._key, rest, version=self._version):
+        async for chunk in self._reader.stream(self._key, rest, version=self._version):
             scanner.feed(chunk)
             if scanner.is_finished:
                 break
@@ -87,7 +97,7 @@ class InstanceSource:
     async def _load(self, missing: MissingBytes) -> None:
         stop = min(self._place.length, max(missing.stop, missing.start + self._step))
         wanted = ByteRange(missing.start, stop).shifted(self._place.start)
-        self.window.add(missing.start, (await self._bucket.read(self._key, wanted, version=self._version)).data)
+        self.window.add(missing.start, (await self._reader.read(self._key, wanted, version=self._version)).data)
         self._loaded += wanted.length
         self._step = min(self._step * 4, _LARGEST_STEP_BYTES)
 

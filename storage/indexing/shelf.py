@@ -2,14 +2,20 @@
 
 Freshness: a bucket whose `head` is free (a folder) is asked on every use; elsewhere an index older than
 `revalidate_seconds` is served once more while one shared check runs behind it (0: always check first).
+
+Another process (a worker, the maintenance process, `codweb index`) may put a deeper or newer index in place of an open
+one. So the index file is looked at again on use, at most once in `LOOK_SECONDS`: one `stat`, 1.6 µs.
 """
 
 import asyncio
 import logging
+import math
+import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from storage.bucket import Bucket
@@ -24,6 +30,11 @@ logger = logging.getLogger(__name__)
 
 OPEN_INDEXES = 512
 """Indexes kept open; each costs a mapping, and its pages only while they are read."""
+LOOK_SECONDS = 1.0
+"""How long an open index may be used before its file is looked at again: the delay with which others' work is seen."""
+
+FileIdentity = tuple[int, int]
+"""Device and inode: an index file is never changed, only replaced, and while it is open its inode is not reused."""
 
 
 class Builder(Protocol):
@@ -35,22 +46,36 @@ class Builder(Protocol):
 @dataclass(slots=True)
 class _Opened:
     index: SeriesIndex
+    file: FileIdentity | None
     checked_at: float
+    """When it was last held against the bucket."""
+    looked_at: float
+    """When its file was last held against the one in the state folder."""
 
 
 class IndexShelf:
     """Hands out the series index of a key, fresh enough and deep enough."""
 
-    def __init__(self, bucket: Bucket, state: StateFolder, builder: Builder, *, revalidate_seconds: float) -> None:
+    def __init__(
+        self,
+        bucket: Bucket,
+        state: StateFolder,
+        builder: Builder,
+        *,
+        revalidate_seconds: float,
+        open_indexes: int = OPEN_INDEXES,
+    ) -> None:
+        """`open_indexes`: how many stay open, the most recently used."""
         self._bucket = bucket
         self._state = state
         self._builder = builder
         self._revalidate_seconds = revalidate_seconds
+        self._open_indexes = open_indexes
         self._opened: OrderedDict[SeriesKey, _Opened] = OrderedDict()
         self._builds: dict[tuple[SeriesKey, Depth], asyncio.Task[SeriesIndex]] = {}
         self._checks: dict[SeriesKey, asyncio.Task[None]] = {}
-        self.on_built: Callable[[SeriesIndex], None] | None = None
-        """Called after each build, with the new index."""
+        self.on_opened: Callable[[SeriesIndex], None] | None = None
+        """Called with each index that comes onto the shelf: after a build, and when its file is opened."""
 
     async def get(
         self, key: SeriesKey, *, depth: Depth = "quick", with_metadata: bool = False, reads_tar: bool = False
@@ -118,12 +143,14 @@ class IndexShelf:
         """An index that may be used now, or None if one must be built."""
         opened = self._opened.get(key)
         if opened is None:
-            index = self._open_file(key)
-            if index is None or not await self._matches_bucket(index):
+            found = self._open_file(key)
+            if found is None or not await self._matches_bucket(found.index):
                 return None
-            self._put(index)
-            return index
+            self._put(found)
+            return found.index
         self._opened.move_to_end(key)
+        if time.monotonic() - opened.looked_at > LOOK_SECONDS:
+            opened = self._looked_at(opened)
         if self._bucket.cheap_head or self._revalidate_seconds == 0:
             if await self._matches_bucket(opened.index, with_tar=with_tar):
                 return opened.index
@@ -132,6 +159,25 @@ class IndexShelf:
         if time.monotonic() - opened.checked_at > self._revalidate_seconds and key not in self._checks:
             self._start_check(key, opened)
         return opened.index
+
+    def _looked_at(self, opened: _Opened) -> _Opened:
+        """The same index, or the one that another process has put in its place.
+
+        One for other versions of the series is used too, and held against the bucket as soon as one that is too old.
+        """
+        opened.looked_at = time.monotonic()
+        file = _identity(opened.index.path)
+        if file is None or file == opened.file:  # what was deleted is still good while it is open
+            return opened
+        found = self._open_file(opened.index.key)
+        if found is None:
+            return opened
+        if _versions(found.index) == _versions(opened.index):
+            found.checked_at = opened.checked_at
+        else:
+            found.checked_at = -math.inf
+        self._put(found)
+        return found
 
     async def _matches_bucket(self, index: SeriesIndex, *, with_tar: bool = True) -> bool:
         """Whether the index was built for the objects that the bucket holds now."""
@@ -183,24 +229,41 @@ class IndexShelf:
     def _run(self, key: SeriesKey, depth: Depth) -> Coroutine[None, None, SeriesIndex]:
         async def run() -> SeriesIndex:
             await self._builder.build(key, depth)
-            index = self._open_file(key)
-            if index is None:
+            built = self._open_file(key)
+            if built is None:
                 raise StorageError(f"the index of {key} could not be kept: is the state folder full or read-only?")
-            self._put(index)
-            if self.on_built is not None:
-                self.on_built(index)
-            return index
+            self._put(built)
+            return built.index
 
         return run()
 
-    def _open_file(self, key: SeriesKey) -> SeriesIndex | None:
+    def _open_file(self, key: SeriesKey) -> _Opened | None:
+        path = self._state.series_index(key)
+        file = _identity(path)  # before it is opened: if it is replaced in between, the next look sees it
         try:
-            return SeriesIndex(self._state.series_index(key))
+            index = SeriesIndex(path)
         except UnusableIndex:
             return None
+        now = time.monotonic()
+        return _Opened(index, file, checked_at=now, looked_at=now)
 
-    def _put(self, index: SeriesIndex) -> None:
-        self._opened[index.key] = _Opened(index, time.monotonic())
-        self._opened.move_to_end(index.key)
-        while len(self._opened) > OPEN_INDEXES:
+    def _put(self, opened: _Opened) -> None:
+        key = opened.index.key
+        self._opened[key] = opened
+        self._opened.move_to_end(key)
+        while len(self._opened) > self._open_indexes:
             self._opened.popitem(last=False)
+        if self.on_opened is not None:
+            self.on_opened(opened.index)
+
+
+def _identity(path: Path) -> FileIdentity | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _versions(index: SeriesIndex) -> tuple[str, str | None]:
+    return index.header.metadata_version, index.header.tar_version

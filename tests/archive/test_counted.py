@@ -45,7 +45,7 @@ async def first_frame(client: Client, entry: Entry) -> int:
 async def test_a_frame_of_a_proven_instance_costs_one_request_and_its_own_bytes(
     bucket: RecordingBucket, entries: list[Entry], tmp_path: Path
 ) -> None:
-    async with serving(bucket, tmp_path) as client:
+    async with serving(bucket, tmp_path, read_ahead="off") as client:
         for entry in imaged(entries):
             await client.archive.shelf.get(series_key(entry), depth="deep")
             bucket.reset()
@@ -59,7 +59,7 @@ async def test_a_frame_of_a_proven_instance_costs_one_request_and_its_own_bytes(
 async def test_the_first_touch_of_an_unproven_instance_costs_two_requests_and_the_second_one(
     bucket: RecordingBucket, entries: list[Entry], tmp_path: Path
 ) -> None:
-    async with serving(bucket, tmp_path) as client:
+    async with serving(bucket, tmp_path, read_ahead="off") as client:
         for entry in imaged(entries):
             index = await client.archive.shelf.get(series_key(entry))
             assert index.header.depth == "quick"

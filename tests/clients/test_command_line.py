@@ -43,7 +43,7 @@ def test_help_shows_the_options_and_examples(runner: CliRunner) -> None:
     done = runner.invoke(commands, ["serve", "--help"], env={"COLUMNS": "140"})
 
     assert done.exit_code == 0
-    for word in ("--host", "--port", "--state", "codweb serve ./datastore", "config/codweb.env.example"):
+    for word in ("--host", "--port", "--state", "--workers", "codweb serve ./datastore", "config/codweb.env.example"):
         assert word in done.stdout
 
 
@@ -66,6 +66,7 @@ def test_serve_on_a_port_in_use_says_how_to_get_another(runner: CliRunner, serve
         ({"CODWEB_WHATEVER": ""}, r"there is no setting CODWEB_WHATEVER"),
         ({"CODWEB_PORT": "dicom"}, r"CODWEB_PORT: .*integer.*"),
         ({"CODWEB_SERIES_METADATA": "short"}, r"CODWEB_SERIES_METADATA: .*'full', 'main' or 'extrapolate'.*"),
+        ({"CODWEB_WORKERS": "0"}, r"CODWEB_WORKERS: .*greater than or equal to 1"),
         ({"CODWEB_PUBLIC_URL": "pacs.example.org"}, r"CODWEB_PUBLIC_URL: .*https://pacs\.example\.org/dicomweb"),
         ({"CODWEB_SEARCH_DEFAULT_LIMIT": "9000"}, r"CODWEB_SEARCH_DEFAULT_LIMIT is above CODWEB_SEARCH_MAX_LIMIT.*"),
     ],
@@ -87,7 +88,7 @@ def test_serve_and_index_name_what_is_missing(runner: CliRunner, tmp_path: Path)
         (): r"name a datastore, e\.g\. codweb serve \./datastore \(or set CODWEB_DATASTORE\)",
         (str(missing),): rf"there is no folder {re.escape(str(missing))}: .*studies.*",
         (str(file),): rf"{re.escape(str(file))} is a file: .*studies.*",
-        ("s3://bucket/prefix",): r"s3://bucket/prefix: this release reads folders only; .*",
+        ("ftp://host/prefix",): r"ftp:// is no address of a datastore; name s3://bucket/prefix, .*",
         (str(tmp_path), "--state", str(file)): rf"the state folder {re.escape(str(file))}/\S+ cannot be made: .+",
     }
 

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from storage.catalogue.base import KnownSeries
 from storage.errors import StorageUnavailable
+from storage.indexing.deepening import Deepening
 from storage.keys import SeriesKey
 from tests.support.buckets import FailingBucket
 from tests.support.server import Client, serving
@@ -91,3 +93,36 @@ async def test_a_series_that_cannot_be_deepened_does_not_stop_the_others(
         await client.archive.shelf.get(sound)
 
         await until(lambda: is_deep(client, sound))
+
+
+class Listed:
+    """A shelf and a catalogue in one: knows some series, lets nobody have any, and notes who was asked for."""
+
+    def __init__(self, *keys: SeriesKey) -> None:
+        self.keys = keys
+        self.asked: list[SeriesKey] = []
+        self.gate = asyncio.Event()
+
+    async def known(self, *, after: str = "", limit: int = 1000) -> list[KnownSeries]:
+        return [KnownSeries(key, "1", "1", "quick", False, 1, None) for key in self.keys]
+
+    async def get(self, key: SeriesKey, *, depth: str) -> None:
+        self.asked.append(key)
+        await self.gate.wait()
+        raise StorageUnavailable("not now")
+
+
+async def test_series_that_other_processes_tell_of_come_before_the_rest_newest_first() -> None:
+    first, second, third, told, told_later = (SeriesKey("1.2", f"3.{number}") for number in range(5))
+    listed: Any = Listed(first, second, third)
+    deepening = Deepening(listed, listed, mode="all")
+    deepening.start()
+    await until(lambda: listed.asked == [first])
+
+    deepening.next(told)
+    deepening.next(told_later)
+    listed.gate.set()
+    await until(lambda: len(listed.asked) >= 5)
+    await deepening.close()
+
+    assert listed.asked[:5] == [first, told_later, told, second, third]

@@ -9,7 +9,7 @@ import pytest
 from storage.bucket.memory import MemoryBucket
 from storage.errors import CorruptSeries, SeriesNotFound, StorageUnavailable
 from storage.indexing.indexer import Indexer
-from storage.indexing.shelf import IndexShelf
+from storage.indexing.shelf import LOOK_SECONDS, IndexShelf
 from storage.keys import SeriesKey
 from storage.series_index.layout import Depth
 from storage.series_index.reader import SeriesIndex, UnusableIndex
@@ -174,6 +174,56 @@ async def test_within_the_seconds_the_bucket_is_not_asked(parts: Shelf) -> None:
     await parts.shelf.get(parts.key)
 
     assert parts.bucket.requests == []
+
+
+async def test_a_deep_index_that_another_process_put_in_place_is_seen_within_a_second(parts: Shelf) -> None:
+    quick = await parts.shelf.get(parts.key)
+    await again(parts).shelf.get(parts.key, depth="deep")
+
+    at_once = await parts.shelf.get(parts.key)
+    await asyncio.sleep(LOOK_SECONDS + 0.05)
+    later = await parts.shelf.get(parts.key)
+
+    assert at_once is quick
+    assert later.header.depth == "deep"
+    assert parts.indexer.built == [(parts.key, "quick")]
+
+
+async def test_an_index_for_another_version_that_another_process_put_in_place_is_used_and_checked(parts: Shelf) -> None:
+    before = await parts.shelf.get(parts.key)
+    metadata = bytes((await parts.memory.read(parts.key.metadata)).data)
+    await parts.memory.write(parts.key.metadata, metadata)  # the same bytes, another version
+    await again(parts).shelf.get(parts.key)
+    await asyncio.sleep(LOOK_SECONDS + 0.05)
+    parts.bucket.reset()
+
+    after = await parts.shelf.get(parts.key)
+    await asyncio.sleep(0.05)
+
+    assert after.header.metadata_version != before.header.metadata_version
+    assert [request.verb for request in parts.bucket.requests] == ["head", "head"]
+    assert parts.indexer.built == [(parts.key, "quick")]
+
+
+async def test_an_open_index_whose_file_was_deleted_goes_on_answering(parts: Shelf) -> None:
+    index = await parts.shelf.get(parts.key)
+    parts.file.unlink()
+    await asyncio.sleep(LOOK_SECONDS + 0.05)
+
+    assert await parts.shelf.get(parts.key) is index
+
+
+async def test_no_more_indexes_stay_open_than_allowed(manifest: dict[str, Any], tmp_path: Path) -> None:
+    memory = await loaded("v2_raw")
+    first, second, third = sorted({series_key(entry) for entry in manifest["stores"]["v2_raw"]["instances"]})[2:5]
+    state = StateFolder(tmp_path, memory.url)
+    indexer = Indexer(memory, state, root="http://x/dicomweb")
+    shelf = IndexShelf(memory, state, indexer, revalidate_seconds=30, open_indexes=2)
+
+    for key in (first, second, first, third):
+        await shelf.get(key)
+
+    assert [shelf.opened(key) is not None for key in (first, second, third)] == [True, False, True]
 
 
 async def test_a_torn_line_of_the_log_is_passed_over(parts: Shelf, manifest: dict[str, Any]) -> None:
