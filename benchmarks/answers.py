@@ -11,6 +11,7 @@ import zstandard
 
 from benchmarks.data import Instance, Series
 from benchmarks.load import Answer
+from benchmarks.slides import Slide
 
 Check = Callable[[Answer], None]
 """Raises WrongAnswer."""
@@ -54,28 +55,32 @@ def series_of(expected: Sequence[Series]) -> Check:
     return check
 
 
-def instances(expected: Sequence[Instance]) -> Check:
-    """Exactly these instances, in this order."""
+def instances(expected: Sequence[Instance], *, in_order: bool = True) -> Check:
+    """Exactly these instances, in this order, or (Orthanc) in any."""
+    wanted = [one.uid for one in expected]
 
     def check(answer: Answer) -> None:
         listed = _uids(answer, _INSTANCE_UID)
-        _expect(listed == [one.uid for one in expected], f"{len(listed)} instances, {len(expected)} expected")
+        is_right = listed == wanted if in_order else sorted(listed) == sorted(wanted)
+        _expect(is_right, f"{len(listed)} instances, {len(expected)} expected")
 
     return check
 
 
-def metadata(expected: Sequence[Instance], attributes: int, *, depth: str, texts: set[bytes] | None = None) -> Check:
+def metadata(
+    expected: Sequence[Instance], attributes: int, *, depth: str | None, texts: set[bytes] | None = None
+) -> Check:
     """Metadata of exactly these instances, each with all its attributes.
 
     Args:
         attributes: how many each must have at least.
-        depth: what X-COD-Metadata must say.
+        depth: what X-COD-Metadata must say; None: nothing, it is another server.
         texts: shared by checks of the same resource: digests of the text in every content coding, which must agree.
     """
 
     def check(answer: Answer) -> None:
         found = answer.headers.get("x-cod-metadata")
-        _expect(found == depth, f"{found} metadata instead of {depth}")
+        _expect(depth is None or found == depth, f"{found} metadata instead of {depth}")
         entries = _entries(answer)
         uids = sorted(_uid(entry, _INSTANCE_UID) for entry in entries)
         _expect(uids == sorted(one.uid for one in expected), f"{len(uids)} instances, {len(expected)} expected")
@@ -98,14 +103,25 @@ def frame(expected: Instance) -> Check:
     return check
 
 
-def files(expected: Sequence[Instance]) -> Check:
-    """The files of these instances, bit for bit, in this order."""
+def tile(slide: Slide, index: int) -> Check:
+    """One tile of a slide, `index` from 0, alone or as the only part."""
 
     def check(answer: Answer) -> None:
-        bodies = _bodies(answer)
-        _expect(len(bodies) == len(expected), f"{len(bodies)} parts, {len(expected)} expected")
-        for body, one in zip(bodies, expected, strict=True):
-            _expect(sha256(body).hexdigest() == one.sha256, f"another file than that of {one.uid}")
+        [body] = _bodies(answer)
+        _expect(sha256(body).hexdigest() == slide.tiles[index], f"another tile than {index} of {slide.uid}")
+
+    return check
+
+
+def files(expected: Sequence[Instance], *, in_order: bool = True) -> Check:
+    """The files of these instances, bit for bit, in this order, or (Orthanc) in any."""
+    wanted = [one.sha256 for one in expected]
+
+    def check(answer: Answer) -> None:
+        found = [sha256(body).hexdigest() for body in _bodies(answer)]
+        _expect(len(found) == len(wanted), f"{len(found)} parts, {len(wanted)} expected")
+        is_right = found == wanted if in_order else sorted(found) == sorted(wanted)
+        _expect(is_right, "other files than those of the series")
 
     return check
 

@@ -2,22 +2,26 @@
 
 small   studies of CT and MR series whose slices have 64×64 pixels: metadata dominates
 large   one CT series of 512×512 pixels: pixels dominate
-page    studies of one instance each, for searches to list
+slides  two slides of many tiles, with and without an offset table
+page    studies of one instance each: for searches to list, and to be many
 
-The manifest beside the datastore holds the SHA-256 of every file and every frame: what answers are checked against.
+A second datastore holds few of the studies, a third a single series: links to the same files, so that only their number
+differs. The manifest beside the datastore holds the SHA-256 of every file and every frame: what answers are checked against.
 """
 
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import ExitStack
+from dataclasses import dataclass
 from hashlib import sha256
+from itertools import cycle
 from multiprocessing import get_context
 from pathlib import Path
-from time import perf_counter
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -26,11 +30,15 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset, write_file_meta_info
 
 from benchmarks.header import SeriesPlan, file_meta, instance_header, series_header
+from benchmarks.progress import progress
+from benchmarks.slides import Slide, SlidePlan, make_slide
 
-FORMAT = 1
+FORMAT = 3
 """Raised when other bytes are made: what was made before is then made anew."""
 SMALL_PIXELS = 64
 LARGE_PIXELS = 512
+FEW_STUDIES = 2
+"""Studies of small slices in the datastore of few."""
 INGEST_TIMEOUT_SECONDS = 900
 _PIXEL_DATA = 0x7FE00010
 
@@ -46,12 +54,18 @@ class Sizes:
     """Of each series."""
     slices: int
     """Of the one series of large slices."""
+    tiles: int
+    """Across a slide and down."""
     page: int
     """Studies of one instance each."""
 
     @property
     def name(self) -> str:
-        return f"{self.studies}x{self.series}x{self.instances}+{self.slices}+{self.page}"
+        return f"{self.studies}x{self.series}x{self.instances}+{self.slices}+{self.tiles}x{self.tiles}+{self.page}"
+
+    @property
+    def files(self) -> int:
+        return self.studies * self.series * self.instances + self.slices + 2 + self.page
 
 
 class Instance(msgspec.Struct, frozen=True):
@@ -87,6 +101,8 @@ class Manifest(msgspec.Struct, frozen=True):
     seed: int
     small: list[Series]
     large: Series
+    slides: list[Slide]
+    """With an offset table, and without."""
     page: list[Series]
     elements: int
     """Of the first small instance, without those in sequences."""
@@ -94,7 +110,33 @@ class Manifest(msgspec.Struct, frozen=True):
 
     @property
     def series(self) -> list[Series]:
+        """All but the slides."""
         return [*self.small, self.large, *self.page]
+
+    @property
+    def study_uids(self) -> set[str]:
+        return {uids[0] for uids in self.keys}
+
+    @property
+    def keys(self) -> list[tuple[str, str]]:
+        """UIDs of the study and the series, of all series."""
+        return [
+            *((one.study_uid, one.series_uid) for one in self.series),
+            *((one.study_uid, one.series_uid) for one in self.slides),
+        ]
+
+    @property
+    def bytes(self) -> int:
+        return sum(one.bytes for one in self.series) + sum(one.bytes for one in self.slides)
+
+    @property
+    def instances(self) -> int:
+        return sum(len(one.instances) for one in self.series) + len(self.slides)
+
+    def of_few(self) -> "Manifest":
+        """What the datastore of few studies holds."""
+        kept = list(dict.fromkeys(one.study_uid for one in self.small))[:FEW_STUDIES]
+        return msgspec.structs.replace(self, small=[one for one in self.small if one.study_uid in kept], page=[])
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +145,10 @@ class Data:
 
     manifest: Manifest
     datastore: Path
+    few: Path
+    """A datastore of few studies, `manifest.of_few()`."""
     one_series: Path
-    """A second datastore, which holds the first small series alone."""
+    """A datastore of the first small series alone."""
 
 
 def prepare(work: Path, sizes: Sizes, seed: int) -> Data:
@@ -114,30 +158,31 @@ def prepare(work: Path, sizes: Sizes, seed: int) -> Data:
         RuntimeError: `codweb ingest` failed; the message is its own.
     """
     folder = work / f"{sizes.name}-seed{seed}"
-    data = Data(Manifest(FORMAT, seed, [], Series("", "", []), [], 0, 0), folder / "datastore", folder / "one-series")
     kept = _kept(folder / "manifest.json")
-    if kept is not None:
-        return replace(data, manifest=kept)
-    shutil.rmtree(folder, ignore_errors=True)  # of another format, or not finished
-    source = folder / "source"
-    source.mkdir(parents=True)
-    begun = perf_counter()
-    print(f"making data in {folder} ...", flush=True)
-    manifest = make(source, sizes, seed)
-    print(f"  {sum(len(series.instances) for series in manifest.series)} files in {perf_counter() - begun:.1f} s")
-    begun = perf_counter()
-    _ingest(source, data.datastore)
-    print(
-        f"  ingested {sum(series.bytes for series in manifest.series) / 1e6:.0f} MB in {perf_counter() - begun:.1f} s"
-    )
-    _ingest(source / manifest.small[0].series_uid, data.one_series)
+    if kept is None:
+        shutil.rmtree(folder, ignore_errors=True)  # of another format, or not finished
+        kept = _made(folder, sizes, seed)
+        (folder / "manifest.json").write_bytes(msgspec.json.encode(kept))  # last: it says that the rest is whole
+    return Data(kept, folder / "datastore", folder / "few", folder / "one-series")
+
+
+def _made(folder: Path, sizes: Sizes, seed: int) -> Manifest:
+    source, datastore = folder / "source", folder / "datastore"
+    halves = [source / str(number) for number in range(os.cpu_count() or 1)]
+    for half in halves:
+        half.mkdir(parents=True)
+    manifest = make(halves, sizes, seed)
+    with progress(f"ingesting {manifest.bytes / 1e6:,.0f} MB", len(halves)) as advance:
+        _ingest(halves, datastore, advance)
     shutil.rmtree(source)
-    (folder / "manifest.json").write_bytes(msgspec.json.encode(manifest))  # last: it says that the rest is whole
-    return replace(data, manifest=manifest)
+    few = manifest.of_few()
+    link(datastore, folder / "few", few.keys)
+    link(datastore, folder / "one-series", few.keys[:1])
+    return manifest
 
 
-def make(folder: Path, sizes: Sizes, seed: int) -> Manifest:
-    """Write the files of all series, a folder each; the same arguments make the same bytes."""
+def make(folders: Sequence[Path], sizes: Sizes, seed: int) -> Manifest:
+    """Write the files of all series, a folder each, spread over `folders`; the same arguments make the same bytes."""
     small = [
         SeriesPlan(seed, "small", study, number, "MR" if study % 2 else "CT", sizes.instances, SMALL_PIXELS)
         for study in range(sizes.studies)
@@ -145,20 +190,43 @@ def make(folder: Path, sizes: Sizes, seed: int) -> Manifest:
     ]
     large = SeriesPlan(seed, "large", 0, 0, "CT", sizes.slices, LARGE_PIXELS)
     page = [SeriesPlan(seed, "page", study, 0, "CT", 1, SMALL_PIXELS) for study in range(sizes.page)]
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        made = [pool.submit(make_series, folder, plan) for plan in (large, *small, *page)]  # the longest first
-        large_series, *others = (future.result() for future in made)
+    slides = [SlidePlan(seed, sizes.tiles, has_table) for has_table in (True, False)]
+    places = cycle(folders)
+    with (
+        ProcessPoolExecutor(len(folders), mp_context=get_context("spawn")) as pool,
+        progress(f"making {sizes.files:,} files", len(small) + len(page) + 3) as advance,
+    ):
+        series = [pool.submit(make_series, next(places), plan) for plan in (large, *small, *page)]  # the longest first
+        others = [pool.submit(make_slide, next(places), plan) for plan in slides]
+        done: list[Future[Any]] = [*series, *others]  # of two kinds
+        for future in as_completed(done):
+            future.result()
+            advance()
+    made = [each.result() for each in series]
     header = series_header(small[0])
     header.update(instance_header(small[0], 0))
     return Manifest(
         FORMAT,
         seed,
-        small=others[: len(small)],
-        large=large_series,
-        page=others[len(small) :],
+        small=made[1 : 1 + len(small)],
+        large=made[0],
+        slides=[each.result() for each in others],
+        page=made[1 + len(small) :],
         elements=len(header) + 1,  # and Pixel Data
         all_elements=sum(1 for _ in header.iterall()) + 1,
     )
+
+
+def link(datastore: Path, other: Path, series: Iterable[tuple[str, str]]) -> None:
+    """Make a datastore of some series of another, by links to the same files."""
+    for study_uid, series_uid in series:
+        place = Path("studies", study_uid, "series")
+        for path in (datastore / place).glob(f"{series_uid}*"):
+            for file in path.rglob("*") if path.is_dir() else [path]:
+                if file.is_file():
+                    target = other / file.relative_to(datastore)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target.hardlink_to(file)
 
 
 def make_series(folder: Path, plan: SeriesPlan) -> Series:
@@ -210,11 +278,19 @@ def _beginning(plan: SeriesPlan, index: int) -> bytes:
     return bytes(128) + b"DICM" + buffer.getvalue()
 
 
-def _ingest(source: Path, datastore: Path) -> None:
-    command = [str(Path(sys.executable).with_name("codweb")), "ingest", str(source), "--to", str(datastore)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=INGEST_TIMEOUT_SECONDS, check=False)
-    if done.returncode:
-        raise RuntimeError(f"codweb ingest failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+def _ingest(sources: Sequence[Path], datastore: Path, advance: Callable[[], None]) -> None:
+    """One command for each source, side by side: no two of them hold the same series. Raises RuntimeError."""
+    command = [str(Path(sys.executable).with_name("codweb")), "ingest", "--no-index", "--to", str(datastore)]
+    with ExitStack() as stack:
+        running = []
+        for source in sources:
+            log = stack.enter_context((source.parent / f"{source.name}.log").open("w+"))
+            running.append((subprocess.Popen([*command, str(source)], stdout=log, stderr=log), log))
+        for process, log in running:
+            if process.wait(INGEST_TIMEOUT_SECONDS):
+                log.seek(0)
+                raise RuntimeError(f"codweb ingest failed:\n{log.read()[-2000:]}")
+            advance()
 
 
 def _kept(path: Path) -> Manifest | None:

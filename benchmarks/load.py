@@ -66,8 +66,9 @@ class Times:
 
 
 def encode(path: str, headers: Mapping[str, str] | None = None) -> bytes:
-    """A GET request."""
-    lines = [f"GET {path} HTTP/1.1", f"Host: {HOST}", *(f"{name}: {value}" for name, value in (headers or {}).items())]
+    """A GET request; a Host among the headers stands for another address of the same server."""
+    fields = {"Host": HOST, **(headers or {})}
+    lines = [f"GET {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
     return "\r\n".join([*lines, "", ""]).encode()
 
 
@@ -75,8 +76,8 @@ class Connection:
     """One kept connection, used by one request at a time."""
 
     def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection((HOST, port), TIMEOUT_SECONDS)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._port = port
+        self._socket = _connected(port)
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._pending = b""
         """Bytes that came and are not consumed."""
@@ -121,7 +122,16 @@ class Connection:
                 self._line()
             self._line()
         else:
-            raise Unanswered("an answer without a length")
+            yield from self._until_closed()
+
+    def _until_closed(self) -> Iterator[memoryview | bytes]:
+        """A body whose end is the end of the connection (RFC 9112 §6.3), as Orthanc sends long ones."""
+        yield self._pending
+        self._pending = b""
+        while got := self._socket.recv_into(self._buffer):
+            yield self._buffer[:got]
+        self._socket.close()
+        self._socket = _connected(self._port)
 
     def _exactly(self, size: int) -> Iterator[memoryview | bytes]:
         if self._pending:
@@ -202,8 +212,7 @@ class _Line:
     """One of many connections."""
 
     def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection((HOST, port), TIMEOUT_SECONDS)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket = _connected(port)
         self.asked = Asked(b"", 0)
         self.asked_at = 0.0
         self._missing: int | None = None
@@ -231,6 +240,12 @@ class _Line:
         if self._missing < 0:
             raise Unanswered("more bytes than the answer has")
         return self._missing == 0
+
+
+def _connected(port: int) -> socket.socket:
+    connection = socket.create_connection((HOST, port), TIMEOUT_SECONDS)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
 
 
 def _parse_head(head: bytes) -> tuple[int, dict[str, str]]:

@@ -61,7 +61,8 @@ class Meter:
 
     def _now(self) -> tuple[float, float, float, float]:
         measured = sum(_cpu_seconds(pid) for pid in self._pids)
-        return perf_counter(), _busy_seconds(), measured, _own_seconds(resource.RUSAGE_SELF)
+        client = _own_seconds(resource.RUSAGE_SELF) + _own_seconds(resource.RUSAGE_CHILDREN)  # wrk is a child
+        return perf_counter(), _busy_seconds(), measured, client
 
 
 def process_tree(pid: int) -> list[int]:
@@ -79,18 +80,20 @@ def process_tree(pid: int) -> list[int]:
 
 
 def resident_mb(pid: int) -> float:
-    """Memory of one process now (VmRSS), mapped pages of files included."""
-    return _status_mb(pid, "VmRSS")
+    """Memory of a process and its descendants now (VmRSS), mapped pages of files included."""
+    return sum(_status_mb(one, "VmRSS") for one in process_tree(pid))
 
 
 def peak_resident_mb(pid: int) -> float:
-    """The most memory of one process since `reset_peak`, or since it began."""
-    return _status_mb(pid, "VmHWM")
+    """The most memory of each since `reset_peak`, or since it began."""
+    return sum(_status_mb(one, "VmHWM") for one in process_tree(pid))
 
 
 def reset_peak(pid: int) -> None:
-    """Let `peak_resident_mb` begin anew (proc(5), clear_refs)."""
-    (_PROC / str(pid) / "clear_refs").write_text("5")
+    """Let `peak_resident_mb` begin anew (proc(5), clear_refs); where that is not allowed it counts from the start."""
+    for one in process_tree(pid):
+        with suppress(OSError):
+            (_PROC / str(one) / "clear_refs").write_text("5")
 
 
 def load_average() -> float:

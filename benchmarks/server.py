@@ -6,9 +6,10 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from time import perf_counter, sleep
 
@@ -16,7 +17,7 @@ from benchmarks.load import Connection, Unanswered, encode
 
 START_TIMEOUT_SECONDS = 60
 STOP_TIMEOUT_SECONDS = 20
-INDEX_TIMEOUT_SECONDS = 180
+INDEX_TIMEOUT_SECONDS = 600
 HOST = "127.0.0.1"
 _NGINX_PLACES = ("/usr/sbin/nginx", "/usr/local/sbin/nginx", "/opt/homebrew/bin/nginx")
 
@@ -42,11 +43,35 @@ def free_port() -> int:
 
 
 @contextmanager
-def codweb(datastore: Path, state: Path, port: int, *, deepen: str = "all") -> Iterator[Server]:
-    """`codweb serve` over a datastore; an empty `state` folder makes it a cold start."""
+def codweb(
+    datastore: Path | str,
+    state: Path,
+    port: int,
+    *,
+    deepen: str = "all",
+    workers: int = 1,
+    variables: Mapping[str, str] | None = None,
+) -> Iterator[Server]:
+    """`codweb serve` over a datastore; an empty `state` folder makes it a cold start.
+
+    Args:
+        workers: more than one only where `has_workers`.
+        variables: further `CODWEB_…` settings.
+    """
+    state.parent.mkdir(parents=True, exist_ok=True)
     command = [_codweb(), "serve", str(datastore), "--host", HOST, "--port", str(port), "--state", str(state)]
-    with _running(command, port, state.parent / "codweb.log", "/healthz", {"CODWEB_DEEPEN": deepen}) as server:
+    if workers > 1:
+        command += ["--workers", str(workers)]
+    settings = {"CODWEB_DEEPEN": deepen, **(variables or {})}
+    with running(command, port, state.parent / f"codweb-{port}.log", "/healthz", settings) as server:
         yield server
+
+
+@cache
+def has_workers() -> bool:
+    """Whether this codweb can serve with several workers."""
+    told = subprocess.run([_codweb(), "serve", "--help"], capture_output=True, text=True, timeout=30, check=True)
+    return "--workers" in told.stdout
 
 
 def index(datastore: Path, state: Path, port: int) -> float:
@@ -88,7 +113,7 @@ def nginx(program: str, folder: Path, port: int, *, gzipped: Sequence[str]) -> I
     configuration = place / "nginx.conf"
     configuration.write_text(_configuration(folder, place, port, gzipped))
     command = [program, "-p", str(place), "-c", str(configuration), "-e", str(place / "error.log")]
-    with _running(command, port, place / "nginx.log", "/", {}) as server:
+    with running(command, port, place / "nginx.log", "/", {}) as server:
         yield server
 
 
@@ -117,7 +142,7 @@ http {{
 
 
 @contextmanager
-def _running(command: Sequence[str], port: int, log: Path, path: str, variables: dict[str, str]) -> Iterator[Server]:
+def running(command: Sequence[str], port: int, log: Path, path: str, variables: Mapping[str, str]) -> Iterator[Server]:
     """A process from its start until it answers, and until it has ended."""
     begun = perf_counter()
     with log.open("wb") as output:
@@ -153,7 +178,7 @@ def _end_of(log: Path) -> str:
     return log.read_text(errors="replace")[-2000:]
 
 
-def _environment(variables: dict[str, str]) -> dict[str, str]:
+def _environment(variables: Mapping[str, str]) -> dict[str, str]:
     """The caller's environment without its own settings of codweb: those are the measurement's."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CODWEB_")}
     return {**kept, "CODWEB_LOG_LEVEL": "warning", **variables}
