@@ -11,9 +11,13 @@ Attributes = dict[int, bytes]
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def json_object(attributes: Mapping[int, bytes]) -> bytes:
-    """A DICOM JSON object from finished attribute values, keys ascending (PS3.18 §F.2.2)."""
-    order, names = _names(tuple(attributes))
+def json_object(attributes: Mapping[int, bytes], only: frozenset[int] | None = None) -> bytes:
+    """A DICOM JSON object from finished attribute values, keys ascending (PS3.18 §F.2.2).
+
+    Args:
+        only: leaves out every other attribute.
+    """
+    order, names = _names(tuple(attributes), only)
     if not order:
         return b"{}"
     pieces = [b""] * (2 * len(order))
@@ -39,7 +43,7 @@ def ui_value(uid: str) -> bytes:
 
 
 @lru_cache(maxsize=1024)
-def _names(tags: tuple[int, ...]) -> tuple[list[int], list[bytes]]:
+def _names(tags: tuple[int, ...], only: frozenset[int] | None) -> tuple[list[int], list[bytes]]:
     """The tags in order, and what stands before the value of each: most objects of a series have the same ones."""
-    order = sorted(tags)
+    order = sorted(tags if only is None else only.intersection(tags))
     return order, [(b',"%08X":' if number else b'{"%08X":') % tag for number, tag in enumerate(order)]

@@ -106,6 +106,8 @@ class _Pattern:
     """Tags of the others, and which slot or extra element they are."""
     syntax: int | str | None
     """Transfer Syntax UID, or the slot that holds it."""
+    lacks: tuple[int, ...] | None
+    """Outcome of `lacks_required`; None where the SOP class is in a slot."""
 
     def fill(self, stored: bytes, bulkdata_base: str, extra: Mapping[int, bytes]) -> Normalised | None:
         """An instance of this pattern; None if it is none, or if something is wrong with it."""
@@ -130,8 +132,11 @@ class _Pattern:
             json=b"".join(pieces),
             transfer_syntax_uid=only_text(values[self.syntax]) if isinstance(self.syntax, int) else self.syntax,
             kept=kept,
-            lacks=lacks_required(self.layout.present, only_text(kept.get(SOP_CLASS_UID))),
+            lacks=self.lacks if self.lacks is not None else self._lacking(kept),
         )
+
+    def _lacking(self, kept: Mapping[int, bytes]) -> tuple[int, ...]:
+        return lacks_required(self.layout.present, only_text(kept.get(SOP_CLASS_UID)))
 
     def _values(self, stored: bytes, place: Place) -> list[bytes] | None:
         """The finished elements of the slots; None if the text between them is another."""
@@ -216,6 +221,9 @@ def _pattern(
         else:
             piece += constant[at]
     pieces.append(piece + (b"}" if layout.sent else b"{}"))
+    kept = {tag: constant[at] for tag, at in layout.kept if at not in slot_of}
+    kept_slots = tuple((tag, slot_of[at]) for tag, at in layout.kept if at in slot_of)
+    is_sop_class_in_slot = any(tag == SOP_CLASS_UID for tag, _ in kept_slots)
     syntax_at = keys.index(TRANSFER_SYNTAX_UID) if TRANSFER_SYNTAX_UID in keys else None
     return _Pattern(
         runs=tuple(runs),
@@ -224,9 +232,10 @@ def _pattern(
         pieces=tuple(pieces),
         sent=tuple(sent),
         layout=layout,
-        kept={tag: constant[at] for tag, at in layout.kept if at not in slot_of},
-        kept_slots=tuple((tag, slot_of[at]) for tag, at in layout.kept if at in slot_of),
+        kept=kept,
+        kept_slots=kept_slots,
         syntax=None if syntax_at is None else slot_of.get(syntax_at, only_text(raws[syntax_at])),
+        lacks=None if is_sop_class_in_slot else lacks_required(layout.present, only_text(kept.get(SOP_CLASS_UID))),
     )
 
 

@@ -105,7 +105,7 @@ class Draft:
             crc32c=instance.crc32c,
             transfer_syntax_uid=instance.transfer_syntax_uid,
             row=instance_row(self.key, instance.uid, instance.kept, instance.transfer_syntax_uid),
-            kept=json_object({tag: value for tag, value in instance.kept.items() if tag in INSTANCE_TAGS}),
+            kept=json_object(instance.kept, INSTANCE_TAGS),
             locator=instance.locator,
             hint=instance.hint,
             problem=instance.problem,

@@ -68,12 +68,13 @@ def quick_instance(
             json_place = draft.spool.put((text,))
     elif problem is not None:  # nothing better will come: the instance is listed by its UIDs
         json_place = draft.spool.put((draft.bare_json(uid),))
+    kept[0x00080018] = ui_value(uid)
     return DraftInstance(
         uid=uid,
         place=ByteRange(entry.start, entry.stop) if entry.problem is None else ByteRange(0, 0),
         crc32c=entry.crc32c,
         transfer_syntax_uid=syntax,
-        kept={**kept, 0x00080018: ui_value(uid)},
+        kept=kept,
         json_place=json_place,
         hint=hint_of(uid, entry) if problem is None else None,
         problem=problem,

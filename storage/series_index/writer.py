@@ -16,6 +16,7 @@ from storage.series_index.layout import BROKEN, HAS_CRC, PROVEN, RECORD, Block, 
 from storage.series_index.splice import DEFLATE_LEVEL, ZSTD_LEVEL
 
 BLOCK_INSTANCES = 64
+FEED_BYTES = 256 << 10
 BLOCK_BYTES = 1 << 20
 """A block is closed when it holds this many instances, or this many bytes of JSON: one instance costs one block."""
 
@@ -201,9 +202,11 @@ class OpenBlock:
         self.with_deflate = with_deflate
         self.count = 0
         self.raw_length = 0
-        self.crc = 0
+        self._crc = 0
         self._zstd = zstandard.ZstdCompressor(level=ZSTD_LEVEL).compressobj()
         self._deflate = zlib.compressobj(DEFLATE_LEVEL, zlib.DEFLATED, -15)
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
         self._zstd_out: list[bytes] = []
         self._deflate_out: list[bytes] = []
 
@@ -215,13 +218,33 @@ class OpenBlock:
 
     def feed(self, chunk: bytes) -> None:
         self.raw_length += len(chunk)
-        self.crc = zlib.crc32(chunk, self.crc)
+        self._waiting.append(chunk)
+        self._waiting_bytes += len(chunk)
+        if self._waiting_bytes >= FEED_BYTES:
+            self._flush()
+
+    @property
+    def crc(self) -> int:
+        """CRC-32 of what was fed so far."""
+        self._flush()
+        return self._crc
+
+    def _flush(self) -> None:
+        """Compress what was gathered: a call for each small instance would cost half as much again."""
+        if not self._waiting:
+            return
+        chunk = self._waiting[0] if len(self._waiting) == 1 else b"".join(self._waiting)
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        self._crc = zlib.crc32(chunk, self._crc)
         self._zstd_out.append(self._zstd.compress(chunk))
         if self.with_deflate:
             self._deflate_out.append(self._deflate.compress(chunk))
 
     def finish_zstd(self) -> bytes:
+        self._flush()
         return b"".join((*self._zstd_out, self._zstd.flush()))
 
     def finish_deflate(self) -> bytes:
+        self._flush()
         return b"".join((*self._deflate_out, self._deflate.flush(zlib.Z_FULL_FLUSH)))
