@@ -25,7 +25,7 @@ from storage.state import StateFolder
 
 def serve(
     datastore: Annotated[
-        str, typer.Argument(metavar="DATASTORE", help="A folder that holds studies/ (default CODWEB_DATASTORE).")
+        str, typer.Argument(metavar="DATASTORE", help="What holds studies/: a folder, s3://… or gs://… (default CODWEB_DATASTORE).")
     ] = "",
     host: Annotated[
         str | None, typer.Option(help="Address to listen on (default 127.0.0.1: this machine only).")
@@ -43,14 +43,15 @@ def serve(
     \b
     Instances, frames and metadata are served at once; searches fill as the
     datastore is looked over, and a second visit finds them ready. Nothing is
-    written to the datastore: what is derived lies in the state folder and may
-    be deleted at any time.
+    written to the datastore (unless CODWEB_SHARE_INDEXES asks for it): what is
+    derived lies in the state folder and may be deleted at any time.
 
     \b
     Examples:
       codweb serve ./datastore
       codweb serve ./datastore --port 9000
       codweb serve /data --workers 4
+      codweb serve s3://bucket/prefix
       CODWEB_PUBLIC_URL=https://pacs.example.org/dicomweb codweb serve /data
 
     \b
