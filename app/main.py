@@ -1,6 +1,7 @@
 """The application: settings in, ASGI app out. Importing this opens nothing; `uvicorn app.main:app` works lazily."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -21,7 +22,10 @@ from app.settings import Settings
 from app.upkeep import keep_up
 from storage.archive import Archive
 from storage.bucket import Bucket, open_bucket
+from storage.errors import StorageError
 from storage.metadata_modes import Extrapolation, tags_of_keywords
+
+logger = logging.getLogger("codweb")
 
 
 def create_app(settings: Settings, bucket: Bucket | None = None, *, crew: Crew | None = None) -> FastAPI:
@@ -35,6 +39,7 @@ def create_app(settings: Settings, bucket: Bucket | None = None, *, crew: Crew |
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         archive = open_archive(settings, bucket)
+        await _reach(archive)
         if crew is None:
             upkeep = asyncio.create_task(keep_up(archive, settings.sync_seconds))
             archive.deepening.start()
@@ -86,6 +91,19 @@ def open_archive(settings: Settings, bucket: Bucket | None = None) -> Archive:
     )
 
 
+async def _reach(archive: Archive) -> None:
+    """Make a bucket on the network ready; one that does not answer now may later, and then it is served."""
+    if archive.bucket.cheap_head:
+        return
+    try:
+        async with asyncio.timeout(_REACH_SECONDS):
+            await archive.reach()
+    except StorageError as error:
+        logger.warning("%s cannot be read now: %s", archive.bucket.url, error)
+    except TimeoutError:
+        logger.warning("%s does not answer within %d seconds", archive.bucket.url, _REACH_SECONDS)
+
+
 async def _reraise(request: Request, error: Exception) -> Any:  # Any: FastAPI's handler type; it never returns
     raise error
 
@@ -115,6 +133,7 @@ def _operation(resource: Resource, path: str) -> dict[str, Any]:  # Any: a part 
     }
 
 
+_REACH_SECONDS = 5
 _DESCRIPTION = "DICOMweb (QIDO-RS, WADO-RS) straight from Cloud Optimized DICOM."
 _SILENT: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
 """FastAPI's own telemetry tells paths, which name patients' studies, and costs 25 µs a request to find out it is off."""

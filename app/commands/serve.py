@@ -25,7 +25,10 @@ from storage.state import StateFolder
 
 def serve(
     datastore: Annotated[
-        str, typer.Argument(metavar="DATASTORE", help="What holds studies/: a folder, s3://… or gs://… (default CODWEB_DATASTORE).")
+        str,
+        typer.Argument(
+            metavar="DATASTORE", help="What holds studies/: a folder, s3://… or gs://… (default CODWEB_DATASTORE)."
+        ),
     ] = "",
     host: Annotated[
         str | None, typer.Option(help="Address to listen on (default 127.0.0.1: this machine only).")

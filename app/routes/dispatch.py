@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.routes import REFUSED, RETRIEVE, search
 from app.routes.rendered import refuse_rendered
-from app.services import SERVICE_PREFIX
+from app.services import SERVICE_PREFIX, services
 
 _METHODS = ("GET", "HEAD")
 
@@ -41,6 +41,8 @@ class Resources:
                 if scope["method"] not in _METHODS:
                     raise HTTPException(405, headers={"allow": ", ".join(_METHODS)})
                 scope["path_params"] = found.groupdict()
-                answer = await endpoint(Request(scope, receive, send))
+                request = Request(scope, receive, send)
+                with services(request).archive.courtesy:
+                    answer = await endpoint(request)
                 return await answer(scope, receive, send)
         return await self._app(scope, receive, send)

@@ -17,6 +17,7 @@ from storage.bucket.options import BucketOptions
 from storage.catalogue.base import Catalogue
 from storage.catalogue.sqlite import SqliteCatalogue
 from storage.catalogue.sync import SyncReport, sync
+from storage.courtesy import Courtesy
 from storage.errors import StudyNotFound
 from storage.indexing.build_processes import PROCESSES, BuildProcesses
 from storage.indexing.deepening import Deepening
@@ -83,7 +84,7 @@ class Archive:
             revalidate_seconds=revalidate_seconds,
             open_indexes=max(1, OPEN_INDEXES // workers),
         )
-        self.summariser = Summariser(bucket, self.state)
+        self.summariser = Summariser(bucket, self.state, self.shared)
         self._sources = Sources(bucket, read_ahead)
         prover = Prover(bucket, self.shelf, self._sources)
         self.frames = Frames(self._sources, prover)
@@ -91,7 +92,9 @@ class Archive:
         self.metadata = Metadata(self.shelf, rules, variant_bytes=VARIANT_BYTES // workers)
         self.bulkdata = BulkdataReader(bucket, prover, self.frames)
         self.searches = Searches(bucket, self.catalogue, self.shelf, self.summariser, self.shared)
-        self.deepening = Deepening(self.shelf, self.catalogue, mode=deepen)
+        self.courtesy = Courtesy()
+        """Answers that are being made; what runs in the background stands back for them."""
+        self.deepening = Deepening(self.shelf, self.catalogue, mode=deepen, stand_back=self.courtesy.stand_back)
         self.shelf.on_opened = self.deepening.noticed
 
     @property
@@ -108,7 +111,17 @@ class Archive:
 
     async def sync(self, progress: Callable[[SyncReport], None] | None = None) -> SyncReport:
         """Bring the catalogue up to date with the bucket."""
-        return await sync(self.bucket, self.catalogue, self.summariser, progress=progress)
+        return await sync(
+            self.bucket, self.catalogue, self.summariser, progress=progress, stand_back=self.courtesy.stand_back
+        )
+
+    async def reach(self) -> None:
+        """Ask the bucket for something, so that the first who come find connections and clients ready.
+
+        Raises StorageUnavailable: it does not answer.
+        """
+        async for _ in self.bucket.list("studies/"):
+            break
 
     async def close(self) -> None:
         """Stop what runs in the background and give everything back."""

@@ -53,17 +53,19 @@ async def sync(
     *,
     progress: Callable[[SyncReport], None] | None = None,
     concurrency: int = 8,
+    stand_back: Callable[[], Awaitable[None]] | None = None,
 ) -> SyncReport:
     """Make one pass over the bucket.
 
     Args:
         progress: called with the report so far after every batch.
         concurrency: how many series are read at the same time.
+        stand_back: awaited before each series; returns when others need the processor less.
 
     Raises:
         StorageUnavailable: the bucket cannot be listed, or the catalogue not written; nothing has been removed then.
     """
-    return await _Pass(bucket, catalogue, summarise, progress, concurrency).run()
+    return await _Pass(bucket, catalogue, summarise, progress, concurrency, stand_back).run()
 
 
 @dataclass(slots=True)
@@ -89,6 +91,7 @@ class _Pass:
     summarise: Summarise
     progress: Callable[[SyncReport], None] | None
     concurrency: int
+    stand_back: Callable[[], Awaitable[None]] | None = None
     report: SyncReport = field(default_factory=SyncReport)
     jobs: list[_Job] = field(default_factory=list)
     missing: list[SeriesKey] = field(default_factory=list)
@@ -145,6 +148,8 @@ class _Pass:
     async def _summary(self, job: _Job, gate: asyncio.Semaphore) -> SeriesSummary | None:
         """The summary, one with a problem, or None where what is known shall stay."""
         async with gate:
+            if self.stand_back is not None:
+                await self.stand_back()
             try:
                 summary = await self.summarise(job.key, job.metadata, job.tar)
             except NotFound:

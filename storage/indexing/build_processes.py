@@ -2,6 +2,7 @@
 
 import asyncio
 import multiprocessing
+import os
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -17,6 +18,10 @@ from storage.state import StateFolder
 
 PROCESSES = 2
 """Deepening in the background uses one at a time, so that one is left for whoever is waiting; started when needed."""
+
+
+NICENESS = 5
+"""Where cores are few, answers come first."""
 
 
 class BuildProcesses:
@@ -74,9 +79,14 @@ class BuildProcesses:
             self._pool = ProcessPoolExecutor(
                 max_workers=self._processes,
                 mp_context=multiprocessing.get_context("spawn"),
-                initializer=end_with_the_parent,
+                initializer=_begin,
             )
         return self._pool
+
+
+def _begin() -> None:
+    os.nice(NICENESS)
+    end_with_the_parent()
 
 
 def _build_in_process(

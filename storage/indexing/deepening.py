@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 
 from storage.catalogue.base import Catalogue
 from storage.errors import StorageError
@@ -19,8 +20,21 @@ _PAGE = 500
 class Deepening:
     """A queue of series to be read deeply, worked off one at a time."""
 
-    def __init__(self, shelf: IndexShelf, catalogue: Catalogue, *, mode: str) -> None:
-        """`mode`: all (the whole datastore, opened series first), opened (only those), off."""
+    def __init__(
+        self,
+        shelf: IndexShelf,
+        catalogue: Catalogue,
+        *,
+        mode: str,
+        stand_back: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """Wait for `start`.
+
+        Args:
+            mode: all (the whole datastore, opened series first), opened (only those), off.
+            stand_back: awaited before each series; returns when others need the processor less.
+        """
+        self._stand_back = stand_back
         self._shelf = shelf
         self._catalogue = catalogue
         self._mode = mode
@@ -86,6 +100,8 @@ class Deepening:
     async def _deepen(self, key: SeriesKey) -> None:
         self._at_work = key
         try:
+            if self._stand_back is not None:
+                await self._stand_back()
             index = await self._shelf.get(key, depth="deep")
             await self._catalogue.upsert([summary_of(index)])
         except StorageError as error:

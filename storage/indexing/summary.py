@@ -1,6 +1,7 @@
 """What the catalogue is told of a series: from its deep index if there is one, else from a look at metadata.json."""
 
 import asyncio
+from typing import Protocol
 
 from storage.attributes import parse_object
 from storage.bucket import Bucket, ObjectInfo
@@ -21,12 +22,21 @@ EMPTY = "metadata.json lists no instance"
 """A writer that broke off leaves such series: there is nothing in them that a search could find."""
 
 
+class SharedSummaries(Protocol):
+    """See `storage.indexing.sharing`."""
+
+    async def summary_of(self, key: SeriesKey, versions: tuple[str, str | None]) -> SeriesSummary | None:
+        """What a shared index of these versions tells; None if there is none."""
+
+
 class Summariser:
     """Summaries of the series of one datastore."""
 
-    def __init__(self, bucket: Bucket, state: StateFolder) -> None:
+    def __init__(self, bucket: Bucket, state: StateFolder, shared: "SharedSummaries | None" = None) -> None:
+        """`shared`: indexes of other replicas, which tell the same in fewer bytes."""
         self._bucket = bucket
         self._state = state
+        self._shared = shared
 
     async def __call__(self, key: SeriesKey, metadata: ObjectInfo, tar: ObjectInfo | None) -> SeriesSummary:
         """Look a series over: one request, and at most three of its entries are taken apart.
@@ -41,6 +51,10 @@ class Summariser:
                 return summary_of(index)
         except UnusableIndex:
             pass
+        if self._shared is not None:
+            summary = await self._shared.summary_of(key, (metadata.version, tar_version))
+            if summary is not None:
+                return summary
         read = await self._bucket.read(key.metadata, version=metadata.version)
         return await asyncio.to_thread(self._look_over, bytes(read.data), key, metadata.version, tar_version)
 

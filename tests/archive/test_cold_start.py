@@ -18,6 +18,7 @@ from storage.bucket.folder import FolderBucket
 from storage.bucket.memory import MemoryBucket
 from storage.catalogue.query import Condition, Level, Page, Query, Text
 from storage.errors import SeriesNotFound, StorageUnavailable
+from storage.indexing.summary import summary_of
 from storage.keys import SeriesKey, shared_index_key
 from storage.metadata_modes import Extrapolation
 from storage.series_index.layout import FORMAT
@@ -165,6 +166,26 @@ async def test_a_search_tells_of_a_shared_index_what_it_tells_of_an_own_deep_one
         for query in queries:
             assert rows_of(await cold.searches.search(query)) == rows_of(await own.searches.search(query))
         assert await cold.catalogue.known() == await own.catalogue.known()
+
+
+async def test_the_first_sync_of_a_cold_process_reads_no_metadata_of_series_that_are_shared(
+    memory: MemoryBucket, series: list[SeriesKey], tmp_path: Path
+) -> None:
+    recording = RecordingBucket(memory)
+    async with opened(recording, tmp_path / "cold") as cold, opened(memory, tmp_path / "own", share=False) as own:
+        report = await cold.sync()
+        await own.sync()
+        await own.shelf.get_all(series, depth="deep")
+        for key in series:
+            await own.catalogue.upsert([summary_of(await own.shelf.get(key))])
+
+        read = [request.key for request in recording.requests if request.verb == "read"]
+        assert not {key.metadata for key in series} & set(read)
+        assert report.added == report.listed > len(series)
+        theirs = {known.key: known for known in await cold.catalogue.known()}
+        assert {key: theirs[key] for key in series} == {
+            known.key: known for known in await own.catalogue.known() if known.key in series
+        }
 
 
 @pytest.mark.parametrize("root", [ROOT, "http://[2001:db8::1]/a/dicomweb"])

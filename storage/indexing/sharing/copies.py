@@ -116,6 +116,11 @@ class SharedIndexes:
             return None
         return summary_of_header(header)
 
+    async def summary_of(self, key: SeriesKey, versions: Versions) -> SeriesSummary | None:
+        """As `summary`, of the copy of a series if there is one: two small requests."""
+        copy = await self.find(key)
+        return await self.summary(copy, key, versions) if copy is not None else None
+
     async def offer(self, index: SeriesIndex) -> None:
         """Share an index unless the bucket holds one for the same versions."""
         copy = await self.find(index.key)
