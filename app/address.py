@@ -9,6 +9,7 @@ Whatever is built from a header is checked against a narrow grammar and the allo
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from app.errors import RequestError, UnknownHost
@@ -109,12 +110,22 @@ def parse_frame_list(text: str) -> tuple[int, ...]:
 
     Source: PS3.18 §10.4.1.1.6. The text wants ascending numbers; clients ask for what they need first.
     """
+    return _one_frame(text) if len(text) <= _SHORT_LIST else _frame_numbers(text)
+
+
+_SHORT_LIST = 10
+
+
+def _frame_numbers(text: str) -> tuple[int, ...]:
     if text.count(",") >= MAX_FRAMES:
         raise RequestError(f"at most {MAX_FRAMES} frames can be asked for at once")
     numbers = [number.strip() for number in text.split(",")]
     if not all(_FRAME_NUMBER.fullmatch(number) for number in numbers):
         raise RequestError("a frame list is made of numbers from 1, joined by commas")
     return tuple(int(number) for number in numbers)
+
+
+_one_frame = lru_cache(maxsize=8192)(_frame_numbers)
 
 
 def _forwarded(headers: Mapping[str, str], trusted: Networks) -> _Forwarded:

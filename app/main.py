@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from fastapi.openapi.utils import get_openapi
 from fastapi.telemetry import TelemetryConfig
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import __version__
 from app.middleware import Cors, Paths, Problems
@@ -56,17 +56,29 @@ def create_app(settings: Settings, bucket: Bucket | None = None, *, crew: Crew |
                     await upkeep
             await archive.close()
 
-    app = FastAPI(title="codweb", version=__version__, description=_DESCRIPTION, lifespan=lifespan, telemetry=_SILENT)
+    app = _Application(
+        title="codweb", version=__version__, description=_DESCRIPTION, lifespan=lifespan, telemetry=_SILENT
+    )
     app.include_router(service.router)
     app.include_router(search.router, prefix=SERVICE_PREFIX)
-    app.add_exception_handler(HTTPException, _reraise)
-    # the last one added is the outermost
-    app.add_middleware(Resources)
-    app.add_middleware(Paths)
-    app.add_middleware(Problems)
-    app.add_middleware(Cors, origins=settings.cors_origins)
+    app.front = Cors(Problems(Paths(Resources(AsyncExitStackMiddleware(app.router)))), origins=settings.cors_origins)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI documents this way of extending it
     return app
+
+
+class _Application(FastAPI):
+    """FastAPI behind our own front, not the other way round: its layers cost as much as finding a frame.
+
+    What the front does not answer itself (the service's own routes, the documentation) goes on to FastAPI's router.
+    """
+
+    front: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await super().__call__(scope, receive, send)
+        scope["app"] = self
+        await self.front(scope, receive, send)
 
 
 def open_archive(settings: Settings, bucket: Bucket | None = None) -> Archive:
@@ -102,10 +114,6 @@ async def _reach(archive: Archive) -> None:
         logger.warning("%s cannot be read now: %s", archive.bucket.url, error)
     except TimeoutError:
         logger.warning("%s does not answer within %d seconds", archive.bucket.url, _REACH_SECONDS)
-
-
-async def _reraise(request: Request, error: Exception) -> Any:  # Any: FastAPI's handler type; it never returns
-    raise error
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:  # Any: an OpenAPI document

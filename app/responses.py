@@ -28,7 +28,7 @@ def entity_tag(*facts: Hashable, weak: bool = False) -> str:
 
 def not_modified(request: Request, etag: str, headers: Mapping[str, str] | None = None) -> Response | None:
     """304 if the client holds the representation already, else None."""
-    if not is_unmodified(request.headers.get("if-none-match"), etag):
+    if not is_unmodified(_header(request, b"if-none-match"), etag):
         return None
     return Response(status_code=304, headers={"etag": etag, "cache-control": REVALIDATE, **(headers or {})})
 
@@ -39,10 +39,22 @@ def range_of(request: Request, length: int, etag: str) -> ByteRange | None:
     Only GET knows ranges, and `If-Range` asks for one only while the representation is still the same: half of one
     file followed by half of another is a wrong picture (RFC 9110 §14.2, §13.1.5). Raises RangeNotSatisfiable.
     """
-    condition = request.headers.get("if-range")
-    if request.method != "GET" or (condition is not None and (condition != etag or etag.startswith("W/"))):
+    asked = _header(request, b"range")
+    if asked is None or request.method != "GET":
         return None
-    return requested_range(request.headers.get("range"), length)
+    condition = _header(request, b"if-range")
+    if condition is not None and (condition != etag or etag.startswith("W/")):
+        return None
+    return requested_range(asked, length)
+
+
+def _header(request: Request, wanted: bytes) -> str | None:
+    """The first line of a header; `Request.headers` decodes them all."""
+    for name, value in request.scope["headers"]:
+        if name == wanted:
+            decoded: str = value.decode("latin-1")
+            return decoded
+    return None
 
 
 def single_part(request: Request, body: Buffer, headers: Mapping[str, str]) -> Response:
@@ -54,9 +66,9 @@ def single_part(request: Request, body: Buffer, headers: Mapping[str, str]) -> R
     part = range_of(request, length, headers["etag"])
     own = {"accept-ranges": "bytes", **headers}
     if part is None:
-        return Response(body, headers=own)
+        return PiecesResponse([body], own)
     own["content-range"] = f"bytes {part.start}-{part.stop - 1}/{length}"
-    return Response(memoryview(body)[part.start : part.stop], status_code=206, headers=own)
+    return PiecesResponse([memoryview(body)[part.start : part.stop]], own, status=206)
 
 
 def described(headers: Mapping[str, str], length: int | None, status: int = 200) -> Response:
@@ -72,11 +84,19 @@ def described(headers: Mapping[str, str], length: int | None, status: int = 200)
 
 
 class PiecesResponse(Response):
-    """A body in memory, in pieces that are written one after the other instead of being joined first."""
+    """A body in memory, in pieces that are written one after the other instead of being joined first.
 
-    def __init__(self, pieces: Sequence[Buffer], headers: Mapping[str, str]) -> None:
-        super().__init__(headers={**headers, "content-length": str(sum(len(piece) for piece in pieces))})
+    The hottest answers are of this kind, so it takes header names in lower case and does without Starlette's own way of
+    filling a response.
+    """
+
+    def __init__(self, pieces: Sequence[Buffer], headers: Mapping[str, str], status: int = 200) -> None:
+        self.status_code = status
+        self.background = None
+        self.body = b""
         self._pieces = pieces
+        self.raw_headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        self.raw_headers.append((b"content-length", b"%d" % sum(map(len, pieces))))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})

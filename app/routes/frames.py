@@ -10,7 +10,7 @@ from app.errors import NotAcceptable
 from app.multipart import Multipart, PartHead
 from app.negotiation import FrameForm, StoredPixels, choose_frames
 from app.responses import REVALIDATE, Buffer, PiecesResponse, described, entity_tag, not_modified, single_part, streamed
-from app.services import accept_of, instance_of, reader_of, root_of, services
+from app.services import accept_of, asked_of, instance_of, reader_of, services
 from storage.archive.frames import OpenFrames
 
 _HELD_BYTES = 8 << 20
@@ -23,11 +23,17 @@ async def retrieve_frames(request: Request) -> Response:
     """The frames of the list, in its order, repeats kept."""
     key, instance_uid = instance_of(request)
     numbers = parse_frame_list(request.path_params["frame_list"])
-    accept = accept_of(request)
+    asked = asked_of(request)
+    accept = asked.accept
     # metadata only, usually mapped
     frames = await services(request).archive.frames.open(key, instance_uid, reader=reader_of(request))
-    form = choose_frames(accept, stored_pixels(frames), len(numbers))  # 406 before any pixel is read
-    if frames.pixels.is_video and any(number > 1 for number in numbers):
+    pixels = frames.pixels
+    name = (pixels.transfer_syntax_uid, pixels.is_native, pixels.is_big_endian, len(numbers) == 1)
+    form = asked.forms.get(name)
+    if form is None:
+        form = choose_frames(accept, stored_pixels(frames), len(numbers))  # 406 before any pixel is read
+        asked.forms[name] = form
+    if pixels.is_video and any(number > 1 for number in numbers):
         raise NotAcceptable("a video is one stream: ask for frame 1 to get all of it")
     return await frames_answer(request, frames, numbers, form)
 
@@ -57,7 +63,7 @@ async def frames_answer(
         return unchanged
     indices = [number - 1 for number in numbers]
     size = await frames.size_of(indices)  # 404 for a frame that is not there, before any pixel is read
-    base = f"{root_of(request)}{frames.path}/frames/"
+    base = f"{asked_of(request).root}{frames.path}/frames/"
     headers = {"etag": etag, "cache-control": REVALIDATE, "vary": "Accept"}
     if not form.multipart:
         headers |= {"content-type": form.part_content_type, "content-location": f"{base}{numbers[0]}"}
@@ -83,14 +89,14 @@ async def frames_answer(
         (PartHead(form.part_content_type, f"{base}{number}", len(payload)), payload)
         for number, payload in zip(numbers, payloads, strict=True)
     ]
-    if size > _COPIED_BYTES:
-        return PiecesResponse(multipart.pieces(parts), headers)
-    return Response(multipart.join_small(parts), headers=headers)
+    is_copied = size <= _COPIED_BYTES
+    return PiecesResponse([multipart.join_small(parts)] if is_copied else multipart.pieces(parts), headers)
 
 
 def _tag(frames: OpenFrames, numbers: "tuple[int, ...] | range", form: FrameForm) -> str:
     """The entity tag of the frames as they are known now: reading may find the tar replaced, and read the new one."""
-    return entity_tag(frames.identity, tuple(numbers), form, weak=form.multipart)
+    facts = (*frames.identity, tuple(numbers), form.multipart, form.media_type, form.transfer_syntax_uid)
+    return entity_tag(*facts, weak=form.multipart)
 
 
 async def _parts(

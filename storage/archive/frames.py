@@ -12,7 +12,7 @@ from storage.dicom.p10 import open_p10
 from storage.dicom.window import Window
 from storage.errors import FrameNotFound, InstanceUnreadable, ObjectChanged, StorageError
 from storage.keys import SeriesKey
-from storage.ranges import coalesce
+from storage.ranges import ByteRange, coalesce
 from storage.series_index.reader import SeriesIndex, StoredInstance
 from storage.together import together
 
@@ -73,6 +73,8 @@ class OpenFrames:
         self._locator = _located(instance)
         self._source = sources.of(index, instance, reader)
         self.pixels = _describe(instance)
+        self._ranges: dict[int, ByteRange] = {}
+        """Of frames, relative to the P10: told once for each."""
         self._is_begun = False
         """Whether frames have left already: what follows must be of the same instance, byte for byte."""
 
@@ -112,7 +114,8 @@ class OpenFrames:
             instance = await self._prover.proven(index, self._instance.uid, reader=self._reader)
             if _describe(instance) != self.pixels or (self._is_begun and not are_same_bytes(instance, self._instance)):
                 raise ObjectChanged(f"instance {instance.uid} of {instance.key} was rewritten meanwhile") from error
-            self._index, self._instance, self._locator = index, instance, _located(instance)
+            self._index = index
+            self._relocated(instance)
             self._source = self._sources.of(index, instance, self._reader)
             return await self._read(frame_indices)
 
@@ -124,7 +127,7 @@ class OpenFrames:
         batch: list[int] = []
         size = 0
         for index in frame_indices:
-            length = frame_range(self._locator, index).length
+            length = self._range(index).length
             if batch and size + length > SPAN_BYTES:
                 for payload in await self.read(batch):
                     yield payload
@@ -141,7 +144,7 @@ class OpenFrames:
         All frames of an instance that has pixels and no frame are none: what its first frame lacks is the reason.
         """
         try:
-            return sum(frame_range(self._locator, index).length for index in frame_indices or (0,))
+            return sum([self._range(index).length for index in frame_indices or (0,)])
         except InstanceUnreadable as error:
             raise await self._doubt(error) from error
 
@@ -155,11 +158,21 @@ class OpenFrames:
                 if self._locator.kind is not PixelKind.ENCAPSULATED:
                     raise
             # An offset table lied: the fragments themselves tell.
-            self._instance = await self._prover.relocated(self._index, self._instance)
-            self._locator = _located(self._instance)
+            self._relocated(await self._prover.relocated(self._index, self._instance))
             return await self._read_ranges(frame_indices)
         except InstanceUnreadable as error:
             raise await self._doubt(error) from error
+
+    def _range(self, frame_index: int) -> ByteRange:
+        """Raises FrameNotFound, InstanceUnreadable."""
+        known = self._ranges.get(frame_index)
+        if known is None:
+            known = self._ranges[frame_index] = frame_range(self._locator, frame_index)
+        return known
+
+    def _relocated(self, instance: StoredInstance) -> None:
+        self._instance, self._locator = instance, _located(instance)
+        self._ranges.clear()
 
     async def _doubt(self, error: InstanceUnreadable) -> StorageError:
         return await self._prover.doubt(self._index, f"instance {self._instance.uid} of {self._index.key}: {error}")
@@ -167,10 +180,10 @@ class OpenFrames:
     async def _read_ranges(self, frame_indices: Sequence[int]) -> list[bytes | memoryview]:
         locator, tar, version = self._locator, self._index.key.tar, tar_version(self._index)
         base = self._instance.range.start
-        ranges = [frame_range(locator, frame) for frame in frame_indices]
+        ranges = [self._range(frame) for frame in frame_indices]
         if len(ranges) == 1:  # the hot path: no plan, no copy
             only = await self._source.read(tar, ranges[0].shifted(base), version=version)
-            return [extract_frame(locator, frame_indices[0], only.data)]
+            return [extract_frame(locator, frame_indices[0], only.data, ranges[0])]
         plan = coalesce(ranges, gap_bytes=GAP_BYTES, span_bytes=SPAN_BYTES)
         reads = await together(self._source.read(tar, planned.range.shifted(base), version=version) for planned in plan)
         frames: list[bytes | memoryview] = [b""] * len(ranges)
@@ -178,12 +191,14 @@ class OpenFrames:
             data = memoryview(read.data)
             for member in planned.members:
                 wanted = ranges[member].shifted(-planned.range.start)
-                frames[member] = extract_frame(locator, frame_indices[member], data[wanted.start : wanted.stop])
+                frames[member] = extract_frame(
+                    locator, frame_indices[member], data[wanted.start : wanted.stop], ranges[member]
+                )
         return frames
 
     async def _read_deflated(self, frame_indices: Sequence[int]) -> list[bytes | memoryview]:
         """Deflated data sets have no addressable frames: the instance is inflated, then cut."""
-        ranges = [frame_range(self._locator, frame) for frame in frame_indices]
+        ranges = [self._range(frame) for frame in frame_indices]
         place, version = self._instance.range, tar_version(self._index)
         stored = await self._source.read(self._index.key.tar, place, version=version)
         p10 = await asyncio.to_thread(open_p10, Window.of(stored.data))

@@ -45,8 +45,12 @@ def frame_range(locator: PixelLocator, frame_index: int) -> ByteRange:
     return ByteRange(locator.value_start + start, locator.value_start + stop)
 
 
-def extract_frame(locator: PixelLocator, frame_index: int, data: bytes | memoryview) -> bytes | memoryview:
+def extract_frame(
+    locator: PixelLocator, frame_index: int, data: bytes | memoryview, wanted: ByteRange | None = None
+) -> bytes | memoryview:
     """Cut a frame out of the bytes of its `frame_range`; no copy where the stored bytes are the frame.
+
+    `wanted` is the frame's range, where the caller has it already.
 
     Native frames come in little endian order and start at bit 0; of encapsulated ones comes the payload of their
     fragments, with the padding byte that is stored.
@@ -54,7 +58,8 @@ def extract_frame(locator: PixelLocator, frame_index: int, data: bytes | memoryv
     Raises:
         FrameNotFound, InstanceUnreadable: as `frame_range`; or the bytes are not what the locator says.
     """
-    wanted = frame_range(locator, frame_index)
+    if wanted is None:
+        wanted = frame_range(locator, frame_index)
     view = memoryview(data)
     if len(view) != wanted.length:
         raise InstanceUnreadable(f"frame {frame_index + 1}: wanted {wanted.length} bytes, got {len(view)}")
