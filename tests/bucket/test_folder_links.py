@@ -1,5 +1,6 @@
 """Links that lead out, links that lead nowhere, disks that are gone, and directories that change while listed."""
 
+import asyncio
 import logging
 import os
 import sys
@@ -9,12 +10,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from storage.bucket.folder import FolderBucket, glance
-from storage.bucket.folder import bucket as folder_module
+from storage.bucket.folder import FolderBucket, held_files
 from storage.bucket.folder.file import OpenFile
 from storage.bucket.folder.root import Root
 from storage.bucket.folder.walk import walk
-from storage.errors import ObjectNotFound, StorageUnavailable
+from storage.errors import ObjectChanged, ObjectNotFound, StorageUnavailable
 from storage.ranges import ByteRange
 from tests.bucket.contract import DATA, KEY, in_pieces, listed, streamed
 
@@ -214,10 +214,10 @@ async def test_a_file_is_opened_again_after_a_second(
         opened.append(key)
         return OpenFile(root, key)
 
-    monkeypatch.setattr(folder_module, "OpenFile", counting)
+    monkeypatch.setattr(held_files, "OpenFile", counting)
     await bucket.write(KEY, DATA)
     now = 1000.0
-    monkeypatch.setattr(glance, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(held_files, "time", SimpleNamespace(monotonic=lambda: now))
 
     for seconds in (0.0, 0.5, 1.0, 1.5, 2.0, 2.1):
         now = 1000.0 + seconds
@@ -234,3 +234,69 @@ async def test_a_file_that_is_gone_a_moment_later_is_absent(bucket: FolderBucket
 
     with pytest.raises(ObjectNotFound):
         await bucket.head(KEY)
+
+
+def descriptors(path: Path) -> int:
+    """How many descriptors of this process are open on a file, deleted or not."""
+    links = (Path("/proc/self/fd") / name for name in os.listdir("/proc/self/fd"))
+    return sum(os.path.lexists(link) and os.readlink(link).startswith(str(path)) for link in links)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="descriptors are counted in /proc")
+async def test_a_file_that_was_read_is_closed_when_its_moment_is_over(
+    bucket: FolderBucket, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(held_files, "OPEN_SECONDS", 0.05)
+    await bucket.write(KEY, DATA)
+    for _ in range(3):
+        assert bytes((await bucket.read(KEY, ByteRange(0, 10))).data) == DATA[:10]
+    assert descriptors(root / KEY) == 1
+
+    await asyncio.sleep(0.2)
+
+    assert descriptors(root / KEY) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="descriptors are counted in /proc")
+async def test_files_are_held_in_a_number_that_does_not_grow(
+    bucket: FolderBucket, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(held_files, "MOST_FILES", 3)
+    for number in range(10):
+        await bucket.write(f"a/{number}", DATA)
+        await bucket.read(f"a/{number}")
+
+    assert descriptors(root / "a") == 3
+    await bucket.close()
+    assert descriptors(root / "a") == 0
+
+
+async def test_a_file_that_is_replaced_is_read_anew_at_once_and_the_old_one_to_its_end(
+    bucket: FolderBucket, root: Path
+) -> None:
+    first = await bucket.write(KEY, DATA)
+    stream = bucket.stream(KEY, ByteRange(0, len(DATA)), version=first.version, chunk_bytes=10)
+    assert bytes(await anext(stream)) == DATA[:10]
+    assert bytes((await bucket.read(KEY)).data) == DATA
+
+    await bucket.write(KEY, b"another")
+
+    assert bytes((await bucket.read(KEY)).data) == b"another"
+    with pytest.raises(ObjectChanged):
+        await bucket.read(KEY, version=first.version)
+    assert b"".join([bytes(chunk) async for chunk in stream]) == DATA[10:]
+
+
+async def test_readers_in_threads_keep_their_file_while_it_is_replaced(
+    bucket: FolderBucket, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(held_files, "MOST_FILES", 1)
+    monkeypatch.setattr(bucket, "_no_wait", 0)  # every read goes through a thread
+    first = await bucket.write(KEY, DATA)
+    reads = [asyncio.create_task(bucket.read(KEY, version=first.version)) for _ in range(20)]
+    await asyncio.sleep(0)
+    for number in range(20):
+        await bucket.write(f"other/{number}", b"x" * number)
+        await bucket.read(f"other/{number}")
+
+    assert [bytes(read.data) for read in await asyncio.gather(*reads)] == [DATA] * 20

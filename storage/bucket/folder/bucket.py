@@ -14,7 +14,7 @@ from storage.bucket.base import ObjectBytes, ObjectInfo
 from storage.bucket.folder.directory import Directory
 from storage.bucket.folder.draft import Draft
 from storage.bucket.folder.file import OpenFile
-from storage.bucket.folder.glance import Glances
+from storage.bucket.folder.held_files import HeldFiles
 from storage.bucket.folder.root import Root
 from storage.bucket.folder.threads import DiskThreads
 from storage.bucket.folder.walk import walk
@@ -56,7 +56,7 @@ class FolderBucket:
         self._root = Root.at(folder)
         self._threads = DiskThreads()
         self._no_wait = _NO_WAIT
-        self._glances = Glances()
+        self._files = HeldFiles(self._root)
 
     @property
     def url(self) -> str:
@@ -68,10 +68,12 @@ class FolderBucket:
         return True
 
     async def read(self, key: str, range: ByteRange | None = None, *, version: str | None = None) -> ObjectBytes:
-        check_key(key)
-        with OpenFile(self._root, key) as file:
+        file = self._files.lend(key)
+        try:
             data = await self._read(file, file.expect(range, version))
             return ObjectBytes(data, file.version, file.size)
+        finally:
+            self._files.give_back(file)
 
     async def stream(
         self, key: str, range: ByteRange, *, version: str | None = None, chunk_bytes: int = 512 * 1024
@@ -89,14 +91,10 @@ class FolderBucket:
                 position = following
 
     async def head(self, key: str) -> ObjectInfo:
-        again = self._glances.again(key, self._root.place(key))
-        if again is not None:
-            return again
-        # Opened and not only asked: links are checked, and a file server is made to look instead of remember.
-        check_key(key)
-        with OpenFile(self._root, key) as file:
-            self._glances.remember(file.info)
-            return file.info
+        file = self._files.lend(key)
+        info = file.info
+        self._files.give_back(file)
+        return info
 
     async def list(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
         check_prefix(prefix)
@@ -165,6 +163,7 @@ class FolderBucket:
         await self._threads.run(work)
 
     async def close(self) -> None:
+        self._files.close()
         await self._threads.close()
 
     async def _read(self, file: OpenFile, wanted: ByteRange) -> memoryview:

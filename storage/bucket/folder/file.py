@@ -26,7 +26,7 @@ class OpenFile:
         StorageUnavailable: any other failure, a pipe or device, a symbolic link that leads out.
     """
 
-    __slots__ = ("_descriptor", "_status", "key", "size", "version")
+    __slots__ = ("_descriptor", "_status", "info", "key", "size", "users", "version")
 
     def __init__(self, root: Root, key: str) -> None:
         try:
@@ -45,6 +45,9 @@ class OpenFile:
         self.key = key
         self.size = self._status.st_size
         self.version = version_of(self._status)
+        self.info = describe(key, self._status)
+        self.users = 1
+        """Who reads from it, see `HeldFiles`."""
 
     def __enter__(self) -> "OpenFile":
         return self
@@ -52,11 +55,25 @@ class OpenFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the descriptor back: nobody reads from it any more."""
         os.close(self._descriptor)
 
-    @property
-    def info(self) -> ObjectInfo:
-        return describe(self.key, self._status)
+    def is_at(self, path: str) -> bool:
+        """Whether this very file, as it was when it was opened, is what a path leads to now."""
+        try:
+            now = os.stat(path)
+        except OSError:
+            return False
+        then = self._status
+        return (now.st_ino, now.st_mtime_ns, now.st_size, now.st_dev) == (
+            then.st_ino,
+            then.st_mtime_ns,
+            then.st_size,
+            then.st_dev,
+        )
 
     def expect(self, wanted: ByteRange | None, version: str | None) -> ByteRange:
         """The range to read, once it is known that the file is `version` and long enough."""
