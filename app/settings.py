@@ -28,6 +28,10 @@ def default_state_folder() -> Path:
     return Path(base) / "codweb"
 
 
+_FEWEST_REQUESTS = 4
+"""In flight, of a process: streams may take half of them, and single reads must still get through."""
+
+
 class Settings(BaseSettings):
     """Settings of one server. Names below, in capitals and after `CODWEB_`, are environment variables."""
 
@@ -222,7 +226,7 @@ class Settings(BaseSettings):
                 connect_seconds=self.bucket_connect_seconds,
                 read_seconds=self.bucket_read_seconds,
                 attempts=self.bucket_attempts,
-                requests=self.part_of(self.bucket_requests),
+                requests=max(_FEWEST_REQUESTS, self.part_of(self.bucket_requests)),
                 hedge_seconds=self.bucket_hedge_seconds,
             ),
         )

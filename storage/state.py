@@ -8,17 +8,21 @@
     sharing.paused                                  its time tells when an index could not be put into the bucket
 """
 
+import asyncio
 import fcntl
 import hashlib
 import os
 import re
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from storage.errors import StorageUnavailable
 from storage.keys import SeriesKey
+
+_FIRST_LOCK_WAIT_SECONDS = 0.005
+_LONGEST_LOCK_WAIT_SECONDS = 0.1
 
 
 class StateFolder:
@@ -69,13 +73,24 @@ class StateFolder:
             temporary.unlink()
         return path.read_bytes()
 
-    @contextmanager
-    def building(self, key: SeriesKey) -> Iterator[None]:
-        """Hold the right to build the index of a series; other processes wait."""
+    @asynccontextmanager
+    async def building(self, key: SeriesKey) -> AsyncIterator[None]:
+        """Hold the right to build the index of a series; other processes wait.
+
+        They ask again and again instead of waiting in the system: that would take a thread each, of the few that whoever
+        holds the lock needs to go on.
+        """
         path = self.series_index(key).with_suffix(".lock")
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            wait = _FIRST_LOCK_WAIT_SECONDS
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    await asyncio.sleep(wait)
+                    wait = min(2 * wait, _LONGEST_LOCK_WAIT_SECONDS)
             try:
                 yield
             finally:

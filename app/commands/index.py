@@ -107,7 +107,9 @@ async def _build(archive: Archive, bars: Progress) -> dict[SeriesKey, str]:
             if known.problem is None:
                 try:
                     built = await archive.shelf.get(known.key, depth="deep")
-                    if archive.shared is not None:  # one that was built before indexes were shared
+                    if (
+                        archive.shared is not None and known.depth == "deep"
+                    ):  # built before indexes were shared, perhaps
                         await archive.shared.offer(built)
                     if known.depth == "quick":
                         await archive.catalogue.upsert([summary_of(built)])

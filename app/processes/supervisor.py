@@ -110,7 +110,7 @@ class Supervisor:
             began = monotonic()
             try:
                 process = self._start(member)
-            except OSError as error:
+            except (OSError, EOFError) as error:  # EOFError: the process that forks has died of it
                 logger.error("%s could not be started and will be tried again: %s", member.name, error)
                 self._part_from(member)
                 await self._wait(_LONGEST_WAIT_SECONDS)

@@ -71,17 +71,20 @@ class _HandedServer(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._receive()  # those that were handed over before the supervisor heard of the end
+        while self._receive():  # those that were handed over before the supervisor heard of the end
+            pass
         asyncio.get_running_loop().remove_reader(self._channel)
+        self._channel.close()  # which says that this process takes no more
         if self._beginning:
             await asyncio.wait(self._beginning)
         await super().shutdown(sockets)
 
-    def _receive(self) -> None:
+    def _receive(self) -> bool:
+        """Take what was handed over; False if there was nothing."""
         try:
             said, descriptors, _, _ = socket.recv_fds(self._channel, MOST_AT_ONCE, MOST_AT_ONCE)
-        except BlockingIOError:
-            return
+        except OSError:  # nothing there, or the channel is closed
+            return False
         if not said:  # the supervisor has given this process up
             asyncio.get_running_loop().remove_reader(self._channel)
             self.should_exit = True
@@ -91,6 +94,7 @@ class _HandedServer(uvicorn.Server):
             self._beginning.add(task)
             task.add_done_callback(self._beginning.discard)
         self._report_connections()
+        return bool(said)
 
     async def _begin(self, connection: socket.socket) -> None:
         connection.setblocking(False)

@@ -10,7 +10,7 @@ from storage.dicom.cutting import extract_frame, frame_range
 from storage.dicom.locator import PixelKind, PixelLocator
 from storage.dicom.p10 import open_p10
 from storage.dicom.window import Window
-from storage.errors import FrameNotFound, InstanceUnreadable, ObjectChanged, StorageError
+from storage.errors import FrameNotFound, InstanceUnreadable, ObjectChanged, ObjectNotFound, StorageError
 from storage.keys import SeriesKey
 from storage.ranges import ByteRange, coalesce
 from storage.series_index.reader import SeriesIndex, StoredInstance
@@ -109,7 +109,7 @@ class OpenFrames:
         """
         try:
             return await self._read(frame_indices)
-        except ObjectChanged as error:
+        except (ObjectChanged, ObjectNotFound) as error:
             index = await self._prover.refreshed(self._index.key)
             instance = await self._prover.proven(index, self._instance.uid, reader=self._reader)
             if _describe(instance) != self.pixels or (self._is_begun and not are_same_bytes(instance, self._instance)):

@@ -45,9 +45,12 @@ class Prover:
         index = await self._shelf.get(key, with_metadata=with_metadata, reads_tar=True)
         try:
             return await use(index)
-        except ObjectChanged:
-            index = await self._shelf.refresh(key)
+        except (ObjectChanged, ObjectNotFound):  # not found: the tar, whose metadata.json was there a moment ago
+            index = await self.refreshed(key)
+        try:
             return await use(index)
+        except ObjectNotFound as error:
+            raise ObjectChanged(f"{key}: its tar comes and goes") from error
 
     async def refreshed(self, key: SeriesKey) -> SeriesIndex:
         """The index of a series whose tar turned out to be another one."""

@@ -1,7 +1,6 @@
 """Searches: studies and series from the catalogue, instances from the indexes of the series that may hold them."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
@@ -12,8 +11,9 @@ from storage.catalogue.base import Catalogue, SeriesSummary
 from storage.catalogue.matching import Matcher, is_universal
 from storage.catalogue.query import AnyOf, Condition, Level, Page, Query, Tag, Text
 from storage.catalogue.rows import tag_names
+from storage.catalogue.sync import unreadable
 from storage.dicom.vr import standard_vr
-from storage.errors import SeriesNotFound, StorageError
+from storage.errors import NotFound, SeriesNotFound, StorageError, StorageUnavailable
 from storage.indexing.sharing import SharedIndexes
 from storage.indexing.shelf import IndexShelf
 from storage.indexing.summary import Summariser
@@ -22,8 +22,6 @@ from storage.levels import INSTANCE_TAGS, level_of
 from storage.links import ROOT
 from storage.series_index.reader import SeriesIndex
 from storage.together import together
-
-logger = logging.getLogger(__name__)
 
 STUDY_UID: Tag = 0x0020000D
 MOST_SERIES = 2000
@@ -133,18 +131,24 @@ class Searches:
         copy: ObjectInfo | None,
         gate: asyncio.Semaphore,
     ) -> SeriesSummary | None:
-        """What the catalogue is to know of a series; None if it cannot be read now."""
+        """What the catalogue is to know of a series; None if it was removed since it was listed.
+
+        Raises StorageUnavailable: it cannot be read now, so nobody may say what the study holds.
+        """
         async with gate:
+            versions = metadata.version, tar.version if tar is not None else None
             if copy is not None and self._shared is not None:
-                versions = metadata.version, tar.version if tar is not None else None
                 summary = await self._shared.summary(copy, key, versions)
                 if summary is not None:
                     return summary
             try:
                 return await self._summariser(key, metadata, tar)
-            except StorageError as error:
-                logger.warning("%s cannot be listed yet: %s", key, error)
+            except NotFound:
                 return None
+            except StorageUnavailable:
+                raise
+            except StorageError as error:
+                return unreadable(key, *versions, str(error))
 
     async def _instances(self, query: Query) -> Page:
         own = [condition for condition in query.conditions if _is_own(condition) and _is_held(condition.path[0])]

@@ -265,10 +265,16 @@ async def _studies(bucket: Bucket) -> AsyncIterator[tuple[str, dict[str, _Found]
 
 
 def _with_problem(job: _Job, problem: str, *, metadata_version: str | None = None) -> SeriesSummary:
+    version = job.metadata.version if metadata_version is None else metadata_version
+    return unreadable(job.key, version, job.tar.version if job.tar is not None else None, problem)
+
+
+def unreadable(key: SeriesKey, metadata_version: str, tar_version: str | None, problem: str) -> SeriesSummary:
+    """The summary of a series whose metadata cannot be read: it is counted, and found by nobody."""
     return SeriesSummary(
-        key=job.key,
-        metadata_version=job.metadata.version if metadata_version is None else metadata_version,
-        tar_version=job.tar.version if job.tar is not None else None,
+        key=key,
+        metadata_version=metadata_version,
+        tar_version=tar_version,
         is_deid=False,
         instance_count=0,
         sop_class_uids=(),

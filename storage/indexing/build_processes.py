@@ -61,7 +61,8 @@ class BuildProcesses:
                 building = loop.run_in_executor(pool, _build_in_process, *self._arguments, key, depth)
             await building
         except BrokenProcessPool as error:
-            self.close()
+            if self._pool is pool:  # or another waiter has closed it, and a new one runs
+                self.close()
             raise StorageError(f"the process that read the headers of {key} died") from error
         return None
 

@@ -15,6 +15,8 @@ from storage.series_index.reader import SeriesIndex
 logger = logging.getLogger(__name__)
 
 _PAGE = 500
+_PAUSE_SECONDS = 10.0
+"""After the catalogue failed."""
 
 
 class Deepening:
@@ -75,9 +77,14 @@ class Deepening:
     async def _run(self) -> None:
         while True:
             self._wake.clear()
-            await self._work_off_opened()
-            if self._mode == "all":
-                await self._work_off_catalogue()
+            try:
+                await self._work_off_opened()
+                if self._mode == "all":
+                    await self._work_off_catalogue()
+            except StorageError as error:
+                logger.warning("series stay quick for now: the catalogue cannot be read: %s", error)
+                await asyncio.sleep(_PAUSE_SECONDS)
+                continue
             await self._wake.wait()
 
     async def _work_off_opened(self) -> None:

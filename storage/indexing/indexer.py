@@ -64,12 +64,8 @@ class Indexer:
             CorruptSeries: metadata.json cannot be read.
             ObjectChanged, StorageUnavailable: the bucket does not hold still, or does not answer.
         """
-        lock = self._state.building(key)
-        await asyncio.to_thread(lock.__enter__)
-        try:
+        async with self._state.building(key):
             await self._build(key, depth)
-        finally:
-            lock.__exit__(None, None, None)
 
     async def _build(self, key: SeriesKey, depth: Depth) -> None:
         for attempt in range(_ATTEMPTS):

@@ -18,6 +18,10 @@ def tail_range(size: int) -> ByteRange:
     return ByteRange(max(0, size - TAIL_BYTES), size)
 
 
+LARGEST_HEADER_BYTES = 256 << 20
+"""A million instances in blocks of 64 take a hundredth of it."""
+
+
 def header_range(tail: bytes | memoryview, size: int) -> ByteRange:
     """Where the header lies, its checksum in front of it, as the last bytes of the file say. Raises UnusableIndex."""
     if len(tail) < FOOTER.size:
@@ -25,6 +29,8 @@ def header_range(tail: bytes | memoryview, size: int) -> ByteRange:
     start, length, _, magic = FOOTER.unpack_from(tail, len(tail) - FOOTER.size)
     if magic != layout.FOOTER_MAGIC or start + length + FOOTER.size != size or start < HEADER_CRC.size:
         raise UnusableIndex("the end of the file is not that of a series index")
+    if length > LARGEST_HEADER_BYTES:
+        raise UnusableIndex(f"a header of {length} bytes")
     return ByteRange(start - HEADER_CRC.size, start + length)
 
 

@@ -74,7 +74,9 @@ def test_what_a_machine_has_is_divided_by_its_workers() -> None:
 
     assert (alone.bucket_options.patience.requests, four.bucket_options.patience.requests) == (64, 16)
     assert (alone.read_ahead_options.budget_bytes, four.read_ahead_options.budget_bytes) == (256 << 20, 64 << 20)
-    assert Settings(workers=4, bucket_requests=2).bucket_options.patience.requests == 1
+    assert Settings(workers=4, bucket_requests=2).bucket_options.patience.requests == 4, (
+        "a stream must not stop all reads"
+    )
 
 
 def test_settings_name_the_bucket_to_its_last_option() -> None:

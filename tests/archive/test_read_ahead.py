@@ -290,6 +290,26 @@ async def test_a_block_that_somebody_waits_in_is_not_pushed_out() -> None:
 
 
 @virtually
+async def test_who_waits_for_a_block_that_does_not_begin_reads_alone() -> None:
+    """Streams may have to wait for a place, behind downloads that nobody takes up."""
+    failing, bucket = await far()
+    never = asyncio.Event()
+
+    async def stuck(*_: object, **__: object) -> AsyncIterator[memoryview]:
+        await never.wait()
+        yield memoryview(b"")
+
+    failing.stream = stuck  # type: ignore[method-assign]  # a stream without a place
+    ahead = ReadAhead(bucket, SMALL)
+    begun = asyncio.get_running_loop().time()
+    for number in range(4):
+        await read_slice(ahead, number)
+
+    assert asyncio.get_running_loop().time() - begun < 10
+    await ahead.close()
+
+
+@virtually
 async def test_a_reader_who_pauses_has_few_blocks_fetched_ahead() -> None:
     _, bucket = await far()
     ahead = ReadAhead(bucket, ReadAheadOptions(mode="on", block_bytes=1000, budget_bytes=50_000))

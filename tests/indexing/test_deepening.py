@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from storage.catalogue.base import KnownSeries
 from storage.errors import StorageUnavailable
 from storage.indexing.deepening import Deepening
@@ -126,3 +128,26 @@ async def test_series_that_other_processes_tell_of_come_before_the_rest_newest_f
     await deepening.close()
 
     assert listed.asked[:5] == [first, told_later, told, second, third]
+
+
+async def test_deepening_goes_on_after_the_catalogue_has_failed(
+    manifest: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("storage.indexing.deepening._PAUSE_SECONDS", 0.01)
+    key = series_key(manifest["stores"]["append"]["instances"][0])
+    async with serving(await loaded("append"), tmp_path, deepen="off") as client:
+        archive, failures = client.archive, [StorageUnavailable("database is locked")]
+        known = archive.catalogue.known
+
+        async def failing(**options: Any) -> list[KnownSeries]:
+            if failures:
+                raise failures.pop()
+            return await known(**options)
+
+        monkeypatch.setattr(archive.catalogue, "known", failing)
+        deepening = Deepening(archive.shelf, archive.catalogue, mode="all")
+        deepening.start()
+        await until(lambda: is_deep(client, key))
+        await deepening.close()
+
+    assert "database is locked" in caplog.text

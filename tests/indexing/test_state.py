@@ -1,8 +1,10 @@
 """The state folder: one per datastore, a secret made once, a right to build that others wait for."""
 
-import threading
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import pytest
 
 from storage.keys import SeriesKey
 from storage.state import StateFolder
@@ -38,23 +40,49 @@ def test_the_secret_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     assert (state.path / "uid.key").stat().st_mode & 0o077 == 0
 
 
-def test_one_builds_and_the_others_wait(tmp_path: Path) -> None:
+async def test_one_builds_and_the_others_wait(tmp_path: Path) -> None:
     state = StateFolder(tmp_path, "memory://x")
     inside = 0
     most = 0
-    guard = threading.Lock()
 
-    def build(_: int) -> None:
+    async def build() -> None:
         nonlocal inside, most
-        with state.building(KEY):
-            with guard:
-                inside += 1
-                most = max(most, inside)
-            threading.Event().wait(0.002)
-            with guard:
-                inside -= 1
+        async with state.building(KEY):
+            inside += 1
+            most = max(most, inside)
+            await asyncio.sleep(0.002)
+            inside -= 1
 
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(build, range(24)))
+    await asyncio.gather(*(build() for _ in range(24)))
 
     assert most == 1
+
+
+async def test_those_who_wait_take_no_thread_from_the_one_who_builds(tmp_path: Path) -> None:
+    """Waiting in the pool's threads, builders of two processes could each hold what the other waits for."""
+    state = StateFolder(tmp_path, "memory://x")
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    async with state.building(KEY):
+        waiting = [asyncio.create_task(hold(state)) for _ in range(5)]
+        await asyncio.sleep(0.05)
+        async with asyncio.timeout(2):
+            assert await asyncio.to_thread(lambda: "done") == "done"
+    await asyncio.gather(*waiting)
+
+
+async def test_who_gives_up_waiting_leaves_the_right_to_the_others(tmp_path: Path) -> None:
+    state = StateFolder(tmp_path, "memory://x")
+    async with state.building(KEY):
+        impatient = asyncio.create_task(hold(state))
+        await asyncio.sleep(0.02)
+        impatient.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await impatient
+
+    async with asyncio.timeout(2):
+        await hold(state)
+
+
+async def hold(state: StateFolder) -> None:
+    async with state.building(KEY):
+        pass

@@ -18,6 +18,8 @@ from storage.ranges import ByteRange
 
 logger = logging.getLogger(__name__)
 
+_PATIENCE_SECONDS = 2.0
+"""Without a byte for so long, a reader asks for his own: his block may wait for a place, behind downloads nobody takes up."""
 _IDLE_SECONDS = 10
 """A reader that paused so long protects no blocks, and what was fetched for it and never read is dropped."""
 _MOST_READERS = 1024
@@ -84,7 +86,7 @@ class ReadAhead:
         try:
             self._go_on(run)
             if blocks:
-                parts = [await block.read(_overlap(range, block.range)) for block in blocks]
+                parts = [await _arrived(block, _overlap(range, block.range)) for block in blocks]
                 return ObjectBytes(parts[0] if len(parts) == 1 else b"".join(parts), version, access.extent.stop)
         except BlockFailed:
             pass
@@ -277,6 +279,18 @@ class ReadAhead:
             if block.run is run and not block.is_touched and block.readers == 0:
                 self._held.remove(block)
                 _break_off(block)
+
+
+async def _arrived(block: Block, wanted: ByteRange) -> bytes:
+    """Bytes of a block on its way. Raises BlockFailed, also when nothing of it comes any more."""
+    while True:
+        filled = block.filled
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                return await block.read(wanted)
+        except TimeoutError:
+            if block.filled == filled:
+                raise BlockFailed from None
 
 
 def _overlap(one: ByteRange, other: ByteRange) -> ByteRange:

@@ -160,7 +160,11 @@ class SharedIndexes:
 
     def _pause(self, error: Exception) -> None:
         """Told to all processes of this state folder: a warning for each series would be of no use to anybody."""
-        logger.warning("series indexes cannot be shared, trying again in %d minutes: %s", PAUSE_SECONDS // 60, error)
+        logger.warning(
+            "series indexes cannot be shared; those built in the next %d minutes are not offered (codweb index does): %s",
+            PAUSE_SECONDS // 60,
+            error,
+        )
         try:
             self._refusal.touch()
         except OSError:
