@@ -18,6 +18,9 @@ REVALIDATE = "private, no-cache"
 
 Buffer = bytes | memoryview
 
+_TURN_BYTES = 256 * 1024
+"""Of a stream, after which others have their turn."""
+
 
 @lru_cache(maxsize=4096)
 def entity_tag(*facts: Hashable, weak: bool = False) -> str:
@@ -120,10 +123,14 @@ async def streamed(
 
 async def _resumed(first: Buffer, rest: AsyncIterator[Buffer]) -> AsyncIterator[Buffer]:
     yield first
+    unheard = 0
     async for chunk in rest:
         # Neither a folder's chunks nor writing to a client that has gone ever wait: without this the loop would stand
         # still until the stream ends, and nobody could notice that it is not wanted any more.
-        await asyncio.sleep(0)
+        unheard += len(chunk)
+        if unheard >= _TURN_BYTES:
+            unheard = 0
+            await asyncio.sleep(0)
         yield chunk
 
 
