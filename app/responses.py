@@ -20,6 +20,8 @@ Buffer = bytes | memoryview
 
 _TURN_BYTES = 256 * 1024
 """Of a stream, after which others have their turn."""
+_PIECE_BYTES = 16 * 1024
+"""What a smaller piece counts for."""
 
 
 @lru_cache(maxsize=4096)
@@ -127,7 +129,7 @@ async def _resumed(first: Buffer, rest: AsyncIterator[Buffer]) -> AsyncIterator[
     async for chunk in rest:
         # Neither a folder's chunks nor writing to a client that has gone ever wait: without this the loop would stand
         # still until the stream ends, and nobody could notice that it is not wanted any more.
-        unheard += len(chunk)
+        unheard += max(len(chunk), _PIECE_BYTES)
         if unheard >= _TURN_BYTES:
             unheard = 0
             await asyncio.sleep(0)
