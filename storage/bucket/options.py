@@ -16,7 +16,7 @@ class S3Options:
     Empty: AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, else Amazon's.
     """
     region: str = ""
-    """Empty: as the AWS configuration says, else us-east-1."""
+    """Empty: as AWS_REGION or the AWS configuration says, else us-east-1."""
     profile: str = ""
     """Profile of the AWS configuration; empty: the default one."""
     anonymous: bool = False
@@ -43,7 +43,7 @@ class Patience:
 
     connect_seconds: float = 5
     read_seconds: float = 30
-    """Longest wait for an answer to begin, and between two pieces of its body."""
+    """Longest wait for an answer to begin, between two pieces of its body, and for a place among `requests`."""
     attempts: int = 4
     """Requests in all, the first one counted, before a failure that may pass is given up."""
     backoff_seconds: float = 0.1
@@ -57,6 +57,8 @@ class Patience:
     """Requests in flight at once, of one process; others wait their turn."""
     hedge_seconds: float = 0
     """Ask once more for a range that is not there after so long, and take whichever answer is first; 0: never."""
+    idle_stream_seconds: float = 5
+    """How long who reads a stream may keep a chunk before the request is given up; it is made anew for the next one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from google.auth import _helpers
 from google.auth.credentials import Credentials
 from google.auth.exceptions import RefreshError, TransportError
 
-from storage.bucket.gcs.login import Login
+from storage.bucket.gcs.login import Login, not_signed_in
 from storage.bucket.gcs.media import Media
 from storage.bucket.gcs.place import Place
 from storage.bucket.gcs.store import GcsStore
@@ -159,9 +159,42 @@ def test_the_emulators_own_variable_counts(nobody: None, monkeypatch: pytest.Mon
     assert Place.of("bucket", "", GcsOptions(endpoint="http://other:1")).endpoint == "http://other:1"
 
 
-def test_an_endpoint_that_is_no_address_is_refused() -> None:
-    with pytest.raises(ValueError, match="not the address of a storage service"):
-        Place.of("bucket", "", GcsOptions(endpoint="ftp://host"))
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "ftp://secret",
+        "https://user:secret@host",
+        "https://secret@host",
+        "https://host/secret",
+        "https://host?key=secret",
+        "https://host#secret",
+        "http://host:secret",
+        "user:secret@host:4443",
+    ],
+)
+def test_an_endpoint_that_is_no_address_is_refused_and_not_repeated(endpoint: str) -> None:
+    with pytest.raises(ValueError, match="not the address of a storage service") as caught:
+        Place.of("bucket", "", GcsOptions(endpoint=endpoint))
+
+    assert "secret" not in str(caught.value)
+
+
+async def test_a_failure_to_sign_in_is_a_new_error_for_each_read() -> None:
+    login = Login(is_anonymous=False, credentials=CountedCredentials(_NO_WAY))
+    with pytest.raises(TryAgain):
+        await login.token()
+
+    first, second = login.failure, login.failure
+
+    assert first is not second
+    assert (type(first), str(first)) == (type(second), str(second)) == (TryAgain, str(first))
+
+
+def test_the_words_of_a_failure_to_sign_in_are_not_repeated() -> None:
+    for kind in (TransportError, RefreshError):
+        error = kind("POST https://sts.example.org/?token=secret")
+        assert "secret" not in str(not_signed_in(error))
+        assert kind.__name__ in str(not_signed_in(error))
 
 
 @pytest.mark.parametrize("is_anonymous", [False, True])

@@ -5,8 +5,13 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
+import requests
+from google.api_core.exceptions import GatewayTimeout
 
 from storage.bucket.gcs import GcsStore
+from storage.bucket.gcs.control import Control
+from storage.bucket.gcs.login import Login
+from storage.bucket.gcs.place import Place
 from storage.bucket.gcs.refusals import refusal
 from storage.bucket.gcs.resumable import PART_BYTES
 from storage.bucket.options import BucketOptions, GcsOptions, Patience
@@ -180,6 +185,32 @@ class TestUploads:
             await bucket.upload(KEY, in_pieces([LONG]))
 
         assert fake.objects.live(BUCKET, KEY) is None
+
+    @pytest.mark.parametrize(
+        "kind", [requests.ConnectionError, requests.ReadTimeout, requests.TooManyRedirects, GatewayTimeout]
+    )
+    async def test_the_address_of_an_upload_is_a_secret(self, kind: Callable[[str], Exception]) -> None:
+        """Who has it can write: https://cloud.google.com/storage/docs/resumable-uploads#session-uris."""
+        place = Place("http://127.0.0.1:9", BUCKET, "", "", is_anonymous=True)
+        control = Control(place, Login(is_anonymous=True), PATIENCE)
+
+        def fail() -> None:
+            raise kind("Max retries exceeded with url: /upload?upload_id=secret")
+
+        with pytest.raises(StorageUnavailable) as caught:
+            await control.run(KEY, fail, changes=True)
+
+        assert "secret" not in str(caught.value)
+        assert KEY in str(caught.value)
+        await control.close()
+
+    async def test_an_address_that_is_refused_is_named_by_the_number_of_the_systems_error(self) -> None:
+        options = BucketOptions(gcs=GcsOptions(endpoint="http://127.0.0.1:9"), patience=PATIENCE)
+        bucket = RemoteBucket(GcsStore.open(BUCKET, "", options), PATIENCE)
+
+        with pytest.raises(StorageUnavailable, match=r"127\.0\.0\.1:9: ConnectionError, ECONNREFUSED"):
+            await bucket.upload(KEY, in_pieces([LONG]))
+        await bucket.close()
 
 
 class TestListing:
@@ -382,6 +413,13 @@ class TestRefusals:
 
             assert isinstance(error, TryAgain)
             assert error.after_seconds == {"3": 3, "soon": None, None: None}.get(retry_after, 0)
+
+    @pytest.mark.parametrize("retry_after", ["inf", "nan", "-inf", "1e999", "9" * 400])
+    def test_a_time_to_wait_without_end_counts_as_not_said(self, retry_after: str) -> None:
+        error = refusal("gs://b/k", 503, "", retry_after)
+
+        assert isinstance(error, TryAgain)
+        assert error.after_seconds is None
 
     def test_an_exhausted_quota_is_tried_again_although_it_is_a_403(self) -> None:
         body = json.dumps({"error": {"message": "Quota", "errors": [{"reason": "userRateLimitExceeded"}]}})

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
 import pytest
@@ -194,7 +194,7 @@ async def test_an_object_replaced_under_a_broken_stream_is_changed_and_no_byte_o
 
 async def test_requests_in_flight_are_bounded_and_the_first_to_come_is_the_first_served() -> None:
     store = holding(*[Fault(seconds=0.005)] * 20)
-    bucket = remote(store, requests=3)
+    bucket = remote(store, requests=3, read_seconds=5)
 
     await asyncio.gather(*(bucket.read(KEY, ByteRange(at, at + 1)) for at in range(20)))
 
@@ -204,7 +204,7 @@ async def test_requests_in_flight_are_bounded_and_the_first_to_come_is_the_first
 
 async def test_consumers_of_streams_can_always_read_something_else() -> None:
     store = holding()
-    bucket = remote(store, requests=4)
+    bucket = remote(store, requests=4, read_seconds=5)
 
     async def consume() -> int:
         count = 0
@@ -218,7 +218,7 @@ async def test_consumers_of_streams_can_always_read_something_else() -> None:
 
 
 async def test_streams_can_be_uploaded_to_their_own_bucket() -> None:
-    bucket = remote(holding(), requests=1)
+    bucket = remote(holding(), requests=1, read_seconds=5)
 
     async with asyncio.timeout(5):
         await asyncio.gather(*(bucket.upload(f"copy/{at}", bucket.stream(KEY, RANGE)) for at in range(5)))
@@ -273,6 +273,79 @@ async def test_a_stream_that_is_left_gives_its_place_back() -> None:
     await stream.aclose()  # type: ignore[attr-defined]
 
     assert store.in_flight == 0
+    assert bytes((await bucket.read(KEY, RANGE)).data) == WANTED
+
+
+async def test_streams_that_nobody_takes_from_do_not_keep_others_waiting_and_go_on_where_they_were() -> None:
+    store = holding()
+    bucket = remote(store, requests=4, idle_stream_seconds=0.02, read_seconds=5)
+    idle = [aiter(bucket.stream(KEY, RANGE, chunk_bytes=60)) for _ in range(2)]
+    begun = [bytes(await anext(stream)) for stream in idle]
+
+    async with asyncio.timeout(2):
+        assert await streamed(bucket, KEY, RANGE, 1000) == WANTED
+    await asyncio.sleep(0.05)
+    assert store.in_flight == 0
+
+    for stream, first in zip(idle, begun, strict=True):
+        assert first + b"".join([bytes(chunk) async for chunk in stream]) == WANTED
+    # A piece of 100 bytes had come: what is left of it needs no request.
+    assert store.requests[3:] == [("stream", KEY, ByteRange(1100, 1700), "v1")] * 2
+    assert store.in_flight == 0
+
+
+async def test_a_stream_taken_up_again_shows_no_byte_of_another_object() -> None:
+    store = holding()
+    stream = aiter(remote(store, idle_stream_seconds=0.01).stream(KEY, RANGE, chunk_bytes=100))
+    assert bytes(await anext(stream)) == WANTED[:100]
+    await asyncio.sleep(0.03)
+    store.keep(KEY, bytes(len(DATA)))
+
+    with pytest.raises(ObjectChanged):
+        await anext(stream)
+
+
+async def test_a_stream_left_while_idle_gives_everything_back() -> None:
+    store = holding()
+    bucket = remote(store, requests=1, idle_stream_seconds=0.01)
+    stream = bucket.stream(KEY, RANGE, chunk_bytes=10)
+    assert isinstance(stream, AsyncGenerator)
+    await anext(stream)
+    await asyncio.sleep(0.03)
+
+    await stream.aclose()
+
+    assert store.in_flight == 0
+    assert await streamed(bucket, KEY, RANGE, 100) == WANTED
+
+
+async def test_a_stream_that_is_taken_from_in_time_is_one_request() -> None:
+    store = holding()
+    received = b""
+
+    async for chunk in remote(store, idle_stream_seconds=0.5).stream(KEY, RANGE, chunk_bytes=50):
+        await asyncio.sleep(0.01)
+        received += chunk
+
+    assert (received, len(store.requests)) == (WANTED, 1)
+
+
+async def test_who_waits_too_long_for_a_place_is_told_that_this_server_is_busy() -> None:
+    store = holding(Fault(seconds=60), Fault(seconds=60))
+    bucket = RemoteBucket(store, replace(PATIENCE, requests=2, connect_seconds=60))
+    reads = [asyncio.create_task(bucket.read(KEY, RANGE)) for _ in range(2)]
+    await asyncio.sleep(0.01)
+
+    calls: list[Awaitable[object]] = [bucket.read(KEY, RANGE), bucket.head(KEY), streamed(bucket, KEY, RANGE, 100)]
+    for call in calls:
+        async with asyncio.timeout(2):
+            with pytest.raises(StorageUnavailable, match=r"busy: .*2 requests") as caught:
+                await call
+        assert not isinstance(caught.value, TryAgain)
+    for read in reads:
+        read.cancel()
+    await asyncio.gather(*reads, return_exceptions=True)
+
     assert bytes((await bucket.read(KEY, RANGE)).data) == WANTED
 
 
@@ -384,6 +457,19 @@ async def test_a_listing_out_of_order_is_refused_and_names_that_are_no_keys_are_
         shuffled.keep(key, b"")
     with pytest.raises(StorageUnavailable, match="not in order"):
         await listed(remote(shuffled))
+
+
+async def test_a_folder_named_as_the_prefix_itself_is_no_object() -> None:
+    """Web consoles make an empty object `data/` for a folder; below the prefix `data` its key is empty."""
+    store = ScriptedStore()
+
+    class Marked(ScriptedStore):
+        async def list(self, prefix: str, after: str) -> AsyncIterator[list[ObjectInfo]]:
+            yield [ObjectInfo("", 0, "v0", 0), *[info async for page in store.list(prefix, after) for info in page]]
+
+    store.keep("a/d", b"")
+
+    assert await listed(remote(Marked())) == ["a/d"]
 
 
 @pytest.mark.parametrize("fault", [UNAVAILABLE, STUCK], ids=["refused", "time-out"])

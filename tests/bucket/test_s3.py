@@ -5,22 +5,34 @@ import hashlib
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from storage.bucket import BucketOptions, open_bucket
 from storage.bucket.options import Patience, S3Options
 from storage.bucket.remote import RemoteBucket
-from storage.bucket.s3.multipart import MIB, PARTS_IN_FLIGHT
-from storage.bucket.s3.refusal import Refusal, read_text
+from storage.bucket.remote.threads import PARTS_IN_FLIGHT
+from storage.bucket.s3 import S3Store
+from storage.bucket.s3.multipart import MIB
+from storage.bucket.s3.refusal import Refusal, read_response, read_text
 from storage.bucket.s3.service import reach
-from storage.errors import ObjectChanged, ObjectNotFound, ObjectTruncated, StorageError, StorageUnavailable, TryAgain
+from storage.errors import (
+    NotFound,
+    ObjectChanged,
+    ObjectNotFound,
+    ObjectTruncated,
+    StorageError,
+    StorageUnavailable,
+    TryAgain,
+)
 from storage.ranges import ByteRange
 from tests.bucket.contract import DATA, KEY, in_pieces, listed
 from tests.bucket.s3_contract import LONG
-from tests.support.fault_proxy import FaultProxy, Refuse, Reset, fault_proxy
+from tests.support.fault_proxy import Act, Delay, FaultProxy, Refuse, Reset, fault_proxy
 from tests.support.moto_server import moto, s3_credentials
-from tests.support.s3_place import QUICK, S3Place
+from tests.support.s3_place import PREFIX, QUICK, S3Place
 
 __all__ = ["moto", "s3_credentials"]
 
@@ -79,6 +91,63 @@ async def test_a_completion_whose_answer_was_lost_is_found_out(place: S3Place, p
 
     assert place.get(KEY) == b"".join(LONG)
     assert info == await place.bucket.head(KEY)
+
+
+async def test_a_long_upload_that_is_cancelled_twice_leaves_nothing_behind(place: S3Place, proxy: FaultProxy) -> None:
+    proxy.strike(Delay(0.3), method="DELETE")
+
+    async def chunks() -> AsyncIterator[bytes | memoryview]:
+        for chunk in LONG:
+            yield chunk
+        reached.set()
+        await asyncio.sleep(60)
+
+    for until_second in (0, 0.05):
+        reached = asyncio.Event()
+        upload = asyncio.create_task(place.bucket.upload(KEY, chunks()))
+        await reached.wait()
+        upload.cancel()
+        await asyncio.sleep(until_second)
+        upload.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await upload
+
+        assert place.keys() == []
+
+
+async def test_an_upload_that_is_cancelled_while_it_begins_leaves_nothing_behind(
+    place: S3Place, proxy: FaultProxy
+) -> None:
+    proxy.strike(Delay(0.2), method="POST")
+    upload = asyncio.create_task(place.bucket.upload(KEY, in_pieces(LONG)))
+    while not proxy.requests:  # noqa: ASYNC110  sockets tell nobody
+        await asyncio.sleep(0.01)
+
+    upload.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await upload
+
+    await asyncio.sleep(0.4)  # whatever is on its way has arrived
+    assert place.keys() == []
+
+
+async def test_a_write_that_is_late_is_never_overtaken_by_its_own_repeat(moto: str, proxy: FaultProxy) -> None:
+    """The time of a request is over before its client's own: the connection still stands, and may still be heard."""
+    patience = replace(QUICK, read_seconds=0.2, connect_seconds=0.05)
+    place = S3Place(moto, through=proxy.url, patience=patience)
+    service = replace(reach(place.name, place.options.s3, patience), patience=replace(patience, read_seconds=5))
+    bucket = RemoteBucket(S3Store(service, PREFIX), patience)
+    heard: list[int] = []
+    await bucket.write(KEY, b"warm")
+    proxy.heal()
+    proxy.strike(Delay(0.6), method="PUT")
+    proxy.strike(Act(lambda: heard.append(len(place.get(KEY) or b""))), method="PUT")
+
+    await bucket.write(KEY, b"longer than warm")
+
+    assert heard == [len(b"longer than warm")]
+    await bucket.close()
+    await place.bucket.close()
 
 
 async def test_an_upload_that_is_refused_is_aborted(place: S3Place, proxy: FaultProxy) -> None:
@@ -161,6 +230,44 @@ async def test_a_listing_takes_as_many_pages_as_it_needs(moto: str) -> None:
     await place.bucket.close()
 
 
+def page(*keys: str, token: str | None, is_truncated: bool) -> Refuse:
+    """An answer to a listing, as a service could give it."""
+    contents = "".join(
+        f"<Contents><Key>data/store/{key}</Key><LastModified>2024-01-01T00:00:00Z</LastModified><ETag>e</ETag>"
+        "<Size>1</Size></Contents>"
+        for key in keys
+    )
+    next_token = "" if token is None else f"<NextContinuationToken>{token}</NextContinuationToken>"
+    truncated = str(is_truncated).lower()
+    body = f"<ListBucketResult><IsTruncated>{truncated}</IsTruncated>{next_token}{contents}</ListBucketResult>"
+    return Refuse(200, body=body.encode())
+
+
+async def test_an_empty_page_is_not_the_end_of_a_listing(place: S3Place, proxy: FaultProxy) -> None:
+    """ListObjectsV2: the end is where IsTruncated is false; services that skip deleted objects send pages of none."""
+    for answer in (
+        page("a", token="t/1", is_truncated=True),
+        page(token="t/2", is_truncated=True),
+        page("b", token=None, is_truncated=False),
+    ):
+        proxy.strike(answer)
+
+    assert await listed(place.bucket) == ["a", "b"]
+    tokens = [parse_qs(urlsplit(seen.target).query).get("continuation-token") for seen in proxy.requests]
+    assert tokens == [None, ["t/1"], ["t/2"]]
+
+
+async def test_a_listing_without_a_way_on_is_unavailable_and_not_short(place: S3Place, proxy: FaultProxy) -> None:
+    proxy.strike(page("a", token=None, is_truncated=True))
+    with pytest.raises(StorageUnavailable, match="without a token"):
+        await listed(place.bucket)
+
+    proxy.heal()
+    proxy.strike(page(token="t", is_truncated=True), times=100)
+    with pytest.raises(StorageUnavailable, match="does not get on"):
+        await listed(place.bucket)
+
+
 async def test_a_listing_names_keys_of_any_letters(place: S3Place) -> None:
     keys = ["%2e%2e", "+", "a b", "a&b<c>", "a+b", "a\u2028b", "ä/日本/🫀"]
     for key in keys:
@@ -232,6 +339,30 @@ async def test_a_refusal_says_what_to_do(
 
     assert type(caught.value) is error
     assert len(proxy.requests) == 1
+
+
+async def test_a_failure_that_speaks_of_an_absent_key_is_no_absence(place: S3Place, proxy: FaultProxy) -> None:
+    place.put(KEY, DATA)
+    for status in (500, 503):
+        proxy.heal()
+        proxy.strike(Refuse(status, body=said("NoSuchKey")))
+        assert bytes((await place.bucket.read(KEY, ByteRange(0, 10))).data) == DATA[:10]
+        assert len(proxy.requests) == 2
+        proxy.strike(Refuse(status, body=said("NoSuchKey")), method="DELETE")
+        await place.bucket.delete(KEY)
+        assert place.keys() == []
+        place.put(KEY, DATA)
+
+    for status, code in ((503, "NoSuchKey"), (503, "NoSuchBucket"), (0, "NoSuchKey")):
+        assert isinstance(Refusal(status, code, "").error(KEY, "there"), TryAgain)
+    for status in (200, 400, 403, 410):
+        assert not isinstance(Refusal(status, "NoSuchKey", "").error(KEY, "there"), NotFound | TryAgain)
+
+
+def test_a_time_to_wait_that_is_no_number_of_seconds_is_not_said() -> None:
+    for said_to_wait, seconds in (("3", 3), ("9" * 400, None), ("inf", None), ("-1", None), ("", None)):
+        metadata = {"HTTPStatusCode": 503, "HTTPHeaders": {"retry-after": said_to_wait}}
+        assert read_response({"ResponseMetadata": metadata}).after_seconds == seconds
 
 
 async def test_a_service_that_is_not_there_is_named(s3_credentials: None) -> None:
@@ -369,6 +500,51 @@ def test_buckets_are_named_in_the_host_or_in_the_path(monkeypatch: pytest.Monkey
     monkeypatch.setenv("AWS_ENDPOINT_URL", own)
     assert reach("bucket", S3Options(), QUICK).endpoint == "https://s3.example.org"
     assert reach("bucket", S3Options(region="eu-west-3"), QUICK).region == "eu-west-3"
+
+
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
+async def test_reads_go_where_writes_go_whatever_the_environment_says(
+    place: S3Place, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """obstore reads all three by itself; the last one even goes before what it is told."""
+    monkeypatch.setenv(name, "http://127.0.0.1:9")
+    bucket = open_bucket(f"s3://{place.name}/{PREFIX}", options=place.options)
+
+    await bucket.write(KEY, DATA)
+
+    assert bytes((await bucket.read(KEY)).data) == place.get(KEY) == DATA
+    await bucket.close()
+
+
+@pytest.mark.parametrize(
+    ("bucket", "options", "endpoint"),
+    [
+        ("bucket", S3Options(), "https://bucket.s3.us-east-1.amazonaws.com"),
+        ("my.bucket", S3Options(), "https://s3.us-east-1.amazonaws.com"),
+        ("bucket", S3Options(region="eu-west-3", addressing="path"), "https://s3.eu-west-3.amazonaws.com"),
+        ("bucket", S3Options(region="cn-north-1"), "https://bucket.s3.cn-north-1.amazonaws.com.cn"),
+    ],
+)
+def test_amazons_own_address_is_said_and_not_left_to_the_environment(
+    monkeypatch: pytest.MonkeyPatch, bucket: str, options: S3Options, endpoint: str
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT", "http://127.0.0.1:9")
+
+    service = reach(bucket, options, QUICK)
+
+    assert service.reader().config["endpoint"] == endpoint
+    assert service.endpoint == ""
+    assert "127.0.0.1" not in service.control().meta.endpoint_url
+
+
+def test_both_names_of_the_region_count_signed_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    for options in (S3Options(), S3Options(anonymous=True)):
+        monkeypatch.delenv("AWS_REGION", raising=False)
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+        assert reach("bucket", options, QUICK).region == "eu-west-1"
+        monkeypatch.setenv("AWS_REGION", "eu-west-2")
+        assert reach("bucket", options, QUICK).region == "eu-west-2"
+        assert reach("bucket", replace(options, region="eu-west-3"), QUICK).region == "eu-west-3"
 
 
 def test_a_folder_needs_no_client_of_a_cloud_and_an_open_bucket_no_boto3() -> None:

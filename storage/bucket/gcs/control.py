@@ -3,11 +3,10 @@
 The client's retries are off: attempts are counted once, by `RemoteBucket`.
 """
 
-import asyncio
+import errno
 import os
 import threading
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import requests
@@ -23,10 +22,9 @@ from storage.bucket.gcs.place import Place
 from storage.bucket.gcs.refusals import AbsenceUnclear, no_such_bucket, refusal
 from storage.bucket.options import Patience
 from storage.bucket.remote.store import Condition
+from storage.bucket.remote.threads import Threads
 from storage.errors import ObjectChanged, ObjectExists, ObjectNotFound, StorageUnavailable, TryAgain
 
-_THREADS = 10
-"""As many as the client's HTTP session keeps connections."""
 _PAGE = 1000
 """Objects of one page of a listing: the most that the store sends."""
 _FIELDS = "items(name,size,generation,timeCreated),nextPageToken"
@@ -43,7 +41,7 @@ class Control:
         self._place = place
         self._login = login
         self._timeout = (patience.connect_seconds, patience.read_seconds)
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="gcs")
+        self._threads = Threads("gcs", patience)
         self._making = threading.Lock()
         self._client: Any = None  # google-cloud-storage ships no types
         self._bucket: Any = None
@@ -75,7 +73,7 @@ class Control:
             raise await self._unmet(key, expected)
         generation = None if condition is None else int(expected or 0)
         try:
-            return await self.run(key, lambda: self._uploaded(key, data, generation))
+            return await self.run(key, lambda: self._uploaded(key, data, generation), changes=True)
         except ObjectChanged as error:
             if expected is None:
                 raise ObjectExists(self._place.described(key)) from error
@@ -84,14 +82,14 @@ class Control:
     async def delete(self, key: str) -> None:
         """Absent already is no error; an absent bucket is one."""
         try:
-            await self.run(key, lambda: self._blob(key).delete(timeout=self._timeout, retry=None))
+            await self.run(key, lambda: self._blob(key).delete(timeout=self._timeout, retry=None), changes=True)
         except ObjectNotFound:
             pass
 
     async def absence(self, key: str) -> ObjectNotFound | StorageUnavailable:
         """What a 404 means that does not say so: one small listing tells an absent object from an absent bucket."""
         try:
-            await asyncio.get_running_loop().run_in_executor(self._threads, self._translated, key, self._probed)
+            await self._threads.run(lambda: self._translated(key, self._probed), changes=False)
         except AbsenceUnclear:
             return no_such_bucket(self._place.described(key))
         except StorageUnavailable as error:
@@ -99,38 +97,45 @@ class Control:
         return ObjectNotFound(self._place.described(key))
 
     async def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
         if self._client is not None:
             self._client.close()
         if self._session is not None:
             self._session.close()  # type: ignore[no-untyped-call] # google-auth
 
-    async def run(self, key: str, call: Callable[[], T]) -> T:
-        """Run `call` in a thread; what goes wrong in it becomes an error of ours."""
+    async def run(self, key: str, call: Callable[[], T], *, changes: bool = False) -> T:
+        """Run `call` in a thread; what goes wrong in it becomes an error of ours.
+
+        Args:
+            changes: it changes the store, so that nobody may leave before it has ended.
+        """
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self._translated, key, call)
+            return await self._threads.run(lambda: self._translated(key, call), changes=changes)
         except AbsenceUnclear as error:
             raise await self.absence(key) from error
 
     def _translated(self, key: str, call: Callable[[], T]) -> T:
-        """Run `call` in this thread; foreign errors stop here."""
+        """Run `call` in this thread; foreign errors stop here.
+
+        Their words are not passed on: they hold the address that was asked, and that of an upload is a secret.
+        """
         described = self._place.described(key)
         try:
             return call()
         except GoogleAPICallError as error:
             response = error.response
-            body = error.message if response is None else response.text
+            body = type(error).__name__ if response is None else response.text
             retry_after = None if response is None else response.headers.get("Retry-After")
             raise refusal(described, int(error.code or 500), body, retry_after) from error
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-            raise TryAgain(f"{described}: {type(error).__name__}: {error}") from error
+            raise TryAgain(f"{described}: {self._place.endpoint}: {_kind(error)}") from error
         except GoogleAuthError as error:
             raise not_signed_in(error) from error
         except (
             requests.RequestException,
             storage.exceptions.DataCorruption,
         ) as error:  # no JSON, other bytes than sent
-            raise StorageUnavailable(f"{described}: {type(error).__name__}: {error}") from error
+            raise StorageUnavailable(f"{described}: {_kind(error)}") from error
 
     def session(self) -> AuthorizedSession:
         """For requests that Google's client has no public verb for. Blocks when credentials must be found first."""
@@ -209,3 +214,13 @@ class Control:
             version=str(blob.generation),
             updated=float(int(blob.time_created.timestamp())),
         )
+
+
+def _kind(error: BaseException) -> str:
+    """The class of an error and, of one that the system raised, its number: no words, which may hold a secret."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno is not None:
+            return f"{type(error).__name__}, {errno.errorcode.get(cause.errno, cause.errno)}"
+        cause = cause.__cause__ or cause.__context__
+    return type(error).__name__

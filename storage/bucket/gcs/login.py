@@ -23,10 +23,17 @@ class Login:
 
     def __init__(self, *, is_anonymous: bool, credentials: Credentials | None = None) -> None:
         self.is_anonymous = is_anonymous
-        self.failure: StorageUnavailable | None = None
-        """Why the last token could not be had: obstore passes on the words of an error, not its class."""
+        self._failure: StorageUnavailable | None = None
         self._credentials = AnonymousCredentials() if is_anonymous else credentials  # type: ignore[no-untyped-call] # google-auth
         self._lock = Lock()
+
+    @property
+    def failure(self) -> StorageUnavailable | None:
+        """Why the last token could not be had: obstore passes on the words of an error, not its class.
+
+        New each time: many reads fail by it at once, and an error that is raised gathers what it has passed.
+        """
+        return None if self._failure is None else type(self._failure)(str(self._failure))
 
     def credentials(self) -> Credentials:
         """Find the credentials; asks the metadata server when nothing nearer has any. Blocks.
@@ -50,9 +57,9 @@ class Login:
         try:
             fresh = await asyncio.to_thread(self._fresh)
         except StorageUnavailable as error:
-            self.failure = error
+            self._failure = error
             raise
-        self.failure = None
+        self._failure = None
         # google-auth counts in UTC and does not say so.
         expiry = None if fresh.expiry is None else fresh.expiry.replace(tzinfo=UTC)
         return {"token": str(fresh.token), "expires_at": expiry}
@@ -73,10 +80,10 @@ class Login:
 
 
 def not_signed_in(error: Exception) -> StorageUnavailable:
-    """The error for credentials that give no token."""
+    """The error for credentials that give no token. Google's own words may hold addresses with secrets in them."""
     if isinstance(error, TransportError) or getattr(error, "retryable", False):
-        return TryAgain(f"Google gave no token: {error}")
+        return TryAgain(f"Google gave no token: {type(error).__name__}")
     return StorageUnavailable(
-        f"Google refuses the credentials: {error} (run `gcloud auth application-default login` anew, or replace the "
-        "key file of GOOGLE_APPLICATION_CREDENTIALS)"
+        f"Google refuses the credentials: {type(error).__name__} (run `gcloud auth application-default login` anew, "
+        "or replace the key file of GOOGLE_APPLICATION_CREDENTIALS)"
     )

@@ -20,6 +20,7 @@ from storage.bucket.gcs.login import Login
 from storage.bucket.gcs.place import Place
 from storage.bucket.gcs.refusals import AbsenceUnclear, refusal
 from storage.bucket.options import Patience
+from storage.bucket.remote.leaving import settle_at_exit
 from storage.bucket.remote.store import Answer
 from storage.errors import ObjectChanged, StorageError, StorageUnavailable, TryAgain
 from storage.ranges import ByteRange
@@ -58,6 +59,7 @@ class Media:
             "default_headers": headers,
             "user_agent": "codweb",
         }
+        settle_at_exit()
         try:
             self._store = GCSStore(
                 place.bucket,

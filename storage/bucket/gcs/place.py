@@ -32,15 +32,13 @@ class Place:
         endpoint = options.endpoint or os.environ.get("STORAGE_EMULATOR_HOST", "") or GOOGLE
         if "://" not in endpoint:
             endpoint = f"http://{endpoint}"
+        endpoint = _checked(endpoint)
         parts = urlsplit(endpoint)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(
-                f"{endpoint}: not the address of a storage service; write https://host or http://host:port"
-            )
-        is_google = parts.scheme == "https" and parts.hostname.endswith(".googleapis.com")
+        host = parts.hostname or ""
+        is_google = parts.scheme == "https" and host.endswith(".googleapis.com")
         inner = prefix.strip("/")
         return cls(
-            endpoint=endpoint.rstrip("/"),
+            endpoint=endpoint,
             bucket=bucket,
             prefix=f"{inner}/" if inner else "",
             project=options.project,
@@ -66,3 +64,19 @@ class Place:
         payer = f"&userProject={quote(self.project)}" if self.project else ""
         name = quote(self.name(key), safe="")
         return f"{self.endpoint}/upload/storage/v1/b/{quote(self.bucket)}/o?uploadType=resumable&name={name}{payer}"
+
+
+def _checked(endpoint: str) -> str:
+    """Scheme, host and port, and nothing else. Messages do not repeat it: what is too much in it may be a secret."""
+    try:
+        parts = urlsplit(endpoint.rstrip("/"))
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    extras = parts.path or parts.query or parts.fragment or "@" in parts.netloc if host is not None else "no host"
+    if not host or parts.scheme not in ("http", "https") or extras:
+        raise ValueError(
+            "the endpoint for gs:// is not the address of a storage service; write https://host or http://host:port,"
+            " without user name, password, path or query"
+        )
+    return parts.geturl()

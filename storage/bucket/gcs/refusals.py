@@ -4,6 +4,7 @@ Source: https://cloud.google.com/storage/docs/json_api/v1/status-codes and .../r
 """
 
 import json
+import math
 import re
 import time
 from email.utils import parsedate_to_datetime
@@ -82,11 +83,12 @@ def _is_throttled(status: int, body: str) -> bool:
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """RFC 9110 §10.2.3: a number of seconds, or a date."""
+    """RFC 9110 §10.2.3: a number of seconds, or a date. What is neither counts as not said."""
     if retry_after is None:
         return None
     try:
-        return max(0.0, float(retry_after))
+        seconds = float(retry_after)
+        return max(0.0, seconds) if math.isfinite(seconds) else None
     except ValueError:
         pass
     try:

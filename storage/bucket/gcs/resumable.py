@@ -5,7 +5,6 @@ behind a file object, which finishes the upload when it is collected as garbage.
 Source: https://cloud.google.com/storage/docs/performing-resumable-uploads
 """
 
-import asyncio
 import base64
 import json
 import re
@@ -24,6 +23,7 @@ from storage.bucket.gcs.place import Place
 from storage.bucket.gcs.refusals import refusal
 from storage.bucket.options import Patience
 from storage.bucket.remote.attempts import Attempts
+from storage.bucket.remote.finish import to_the_end
 from storage.errors import StorageError, StorageUnavailable, TryAgain
 
 PART_BYTES = 8 << 20
@@ -65,7 +65,7 @@ class Resumable:
         try:
             return await self._sent(key, session, first, chunks)
         except BaseException:
-            await asyncio.shield(asyncio.ensure_future(self._cancelled(key, session)))
+            await to_the_end(self._cancelled(key, session))
             raise
 
     async def _sent(
@@ -153,7 +153,7 @@ class Resumable:
             )
             return response
 
-        return await self._control.run(key, call)
+        return await self._control.run(key, call, changes=True)
 
     def _refusal(self, key: str, response: Response) -> StorageError:
         return refusal(

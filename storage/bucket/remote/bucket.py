@@ -17,6 +17,7 @@ from storage.bucket.remote.attempts import Attempts
 from storage.bucket.remote.clock import Clock
 from storage.bucket.remote.hedge import hedged
 from storage.bucket.remote.in_flight import InFlight
+from storage.bucket.remote.loan import Loan
 from storage.bucket.remote.store import Answer, Condition, Store
 from storage.errors import ObjectChanged, ObjectExists, ObjectNotFound, ObjectTruncated, StorageUnavailable, TryAgain
 from storage.ranges import ByteRange
@@ -35,7 +36,7 @@ class RemoteBucket:
         self._patience = patience
         self._begin_seconds = patience.connect_seconds + patience.read_seconds
         self._attempts = Attempts(patience, clock)
-        self._in_flight = InFlight(patience.requests)
+        self._in_flight = InFlight(patience)
 
     @property
     def url(self) -> str:
@@ -70,28 +71,30 @@ class RemoteBucket:
             return
         trial = self._attempts.trial(key)
         position = range.start
-        async with self._in_flight.streams:
-            while position < range.stop:
-                rest = ByteRange(position, range.stop)
-                try:
-                    async with (
-                        self._in_flight.places,
-                        self._opened(key, rest, version) as answer,
-                        aclosing(self._pieces(key, answer, rest)) as pieces,
-                    ):
-                        version = answer.info.version  # what goes on after a break must be the same object
-                        async for piece in pieces:
-                            trial.progress()
-                            view = memoryview(piece)
-                            for start in _steps(len(view), chunk_bytes):
-                                chunk = view[start : start + chunk_bytes]
+        while position < range.stop:
+            rest = ByteRange(position, range.stop)
+            try:
+                async with Loan(self._patience.idle_stream_seconds) as loan:
+                    await loan.enter(self._in_flight.stream())
+                    await loan.enter(self._in_flight.place())
+                    answer = await loan.enter(self._opened(key, rest, version))
+                    pieces = await loan.enter(aclosing(self._pieces(key, answer, rest)))
+                    version = answer.info.version  # what goes on after a break must be the same object
+                    async for piece in pieces:
+                        trial.progress()
+                        view = memoryview(piece)
+                        for start in _steps(len(view), chunk_bytes):
+                            chunk = view[start : start + chunk_bytes]
+                            with loan.idle():
                                 yield chunk
-                                position += len(chunk)
-                except TryAgain as error:
-                    await trial.after(error)
-                except ObjectTruncated:
-                    await self._still(key, version)
-                    raise
+                            position += len(chunk)
+                        if loan.is_given_back:
+                            break
+            except TryAgain as error:
+                await trial.after(error)
+            except ObjectTruncated:
+                await self._still(key, version)
+                raise
 
     async def head(self, key: str) -> ObjectInfo:
         check_key(key)
@@ -112,6 +115,8 @@ class RemoteBucket:
                 return
             trial.progress()
             for info in page:
+                if not info.key:  # an empty object named as the prefix itself: a folder, in web consoles
+                    continue
                 if not (info.key > after and info.key.startswith(prefix)):  # code points sort as UTF-8 bytes do
                     raise StorageUnavailable(f"the store lists {info.key!r} after {after!r}: not in order")
                 after = info.key
@@ -147,7 +152,7 @@ class RemoteBucket:
         if seconds <= 0:
             return await self._get(key, range, version)
         attempt = partial(self._get, key, range, version)
-        return await hedged(attempt, seconds, lambda: not self._in_flight.places.locked())
+        return await hedged(attempt, seconds, lambda: not self._in_flight.is_full)
 
     async def _get(self, key: str, range: ByteRange, version: str | None) -> ObjectBytes:
         get = partial(self._store.get, key, range, version)
@@ -159,7 +164,7 @@ class RemoteBucket:
 
     async def _whole(self, key: str, version: str | None) -> tuple[ObjectInfo, bytes | memoryview]:
         """As a stream: an object of unknown size has no time of its own, but its pieces have."""
-        async with self._in_flight.places, self._opened(key, None, version) as answer:
+        async with self._in_flight.place(), self._opened(key, None, version) as answer:
             info = answer.info
             pieces = [piece async for piece in self._pieces(key, answer, ByteRange(0, info.size))]
         return info, pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -241,7 +246,7 @@ class RemoteBucket:
     async def _once(self, key: str, request: Callable[[], Awaitable[Result]], *, body_bytes: int = 0) -> Result:
         """One request in a place of its own, in time."""
         seconds = self._begin_seconds + body_bytes / LOWEST_BYTES_PER_SECOND
-        async with self._in_flight.places:
+        async with self._in_flight.place():
             try:
                 async with asyncio.timeout(seconds):
                     return await request()

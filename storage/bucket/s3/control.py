@@ -1,15 +1,15 @@
 """boto3 in threads: one request each, its errors made ours."""
 
-import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
+from storage.bucket.remote.threads import Threads
 from storage.bucket.s3.refusal import Refusal, read_response
-from storage.bucket.s3.service import CONTROL_THREADS, Service
+from storage.bucket.s3.service import Service
 from storage.errors import StorageUnavailable, TryAgain
 
-Result = TypeVar("Result")
+_ONLY_ASKS = {"list_objects_v2", "head_object"}
+"""Verbs that change nothing: nobody needs to wait for their end."""
 
 
 class Refused(Exception):
@@ -25,7 +25,7 @@ class Control:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._threads = ThreadPoolExecutor(CONTROL_THREADS, thread_name_prefix="s3")
+        self._threads = Threads("s3", service.patience)
         self._lock = threading.Lock()
         self._client: Any = None  # boto3 carries no types
 
@@ -39,11 +39,10 @@ class Control:
             Refused: the service refused.
             TryAgain: no answer.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._ask, verb, arguments)
+        return await self._threads.run(lambda: self._ask(verb, arguments), changes=verb not in _ONLY_ASKS)
 
     async def close(self) -> None:
-        # What a cancelled request left running ends by its own time-outs.
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
         if self._client is not None:
             self._client.close()
 

@@ -23,7 +23,9 @@ class Page:
     """What one request brought."""
 
     infos: list[ObjectInfo]
-    is_last: bool
+    """May be empty, and not the last page all the same."""
+    next_token: str
+    """What to ask the next page with; empty: there is none."""
 
 
 def keep_body(client: Any) -> None:  # a boto3 client: no types
@@ -39,7 +41,10 @@ def read_page(answer: dict[str, Any], prefix: str) -> Page:
             raise ValueError(_name(root))
         fields = {_name(child): child.text or "" for child in root}
         is_encoded = fields.get("EncodingType") == "url"
-        return Page([*_infos(root, prefix, is_encoded)], is_last=fields.get("IsTruncated") != "true")
+        token = fields.get("NextContinuationToken", "") if fields.get("IsTruncated") == "true" else ""
+        if fields.get("IsTruncated") == "true" and not token:
+            raise ValueError("truncated, without a token to go on")
+        return Page([*_infos(root, prefix, is_encoded)], token)
     except (ElementTree.ParseError, KeyError, ValueError) as error:
         raise StorageUnavailable(f"an answer to a listing that is none: {error!r}") from error
 

@@ -10,6 +10,8 @@ from functools import partial
 from typing import Any
 
 from storage.bucket.remote.attempts import Attempts
+from storage.bucket.remote.finish import to_the_end
+from storage.bucket.remote.threads import PARTS_IN_FLIGHT
 from storage.bucket.s3.control import Control, Refused
 from storage.bucket.s3.etag import version_of
 from storage.errors import StorageError, StorageUnavailable
@@ -20,8 +22,6 @@ PART_BYTES = 8 * MIB
 LATER_PART_BYTES = 64 * MIB
 EARLY_PARTS = 4000
 """So many parts of the first size (31 GiB, all of one size for the services that ask it), then longer ones (375 GiB)."""
-PARTS_IN_FLIGHT = 3
-"""An upload holds at most so many parts in memory, and one more that is being gathered."""
 LEAVE_SECONDS = 10
 """How long a broken upload waits for parts that are on their way, before it is aborted."""
 
@@ -46,7 +46,10 @@ async def parts_of(chunks: AsyncIterator[bytes | memoryview]) -> AsyncIterator[b
 
 
 class MultipartUpload:
-    """One upload under way. Used as a context: left without `complete`, it is aborted."""
+    """One upload under way. Used as a context: left without `complete`, it is aborted.
+
+    It holds at most `PARTS_IN_FLIGHT` parts in memory, and one more that is being gathered.
+    """
 
     def __init__(self, control: Control, attempts: Attempts, key: str, name: str, error: Raise) -> None:
         self._control = control
@@ -60,19 +63,17 @@ class MultipartUpload:
         self._is_complete = False
 
     async def __aenter__(self) -> "MultipartUpload":
-        self._id = str((await self._ask("create_multipart_upload"))["UploadId"])
+        try:
+            await to_the_end(self._begin())
+        except asyncio.CancelledError:
+            if self._id:
+                await to_the_end(self._abort())
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._is_complete:
-            return
-        sending = self._sending.values()
-        if sending:  # a part that arrives after the abort would stay
-            await asyncio.wait(sending, timeout=LEAVE_SECONDS)
-        for task in sending:
-            task.cancel()
-        await asyncio.gather(*sending, return_exceptions=True)
-        await asyncio.shield(asyncio.ensure_future(self._abort()))
+        if not self._is_complete:
+            await to_the_end(self._leave())
 
     async def send(self, data: bytes) -> None:
         """Begin to send the next part; waits while `PARTS_IN_FLIGHT` are on their way."""
@@ -91,6 +92,18 @@ class MultipartUpload:
         version = await self._attempts.run(f"{self._key}: not known to be written", request)
         self._is_complete = True
         return version
+
+    async def _begin(self) -> None:
+        self._id = str((await self._ask("create_multipart_upload"))["UploadId"])
+
+    async def _leave(self) -> None:
+        sending = self._sending.values()
+        if sending:  # a part that arrives after the abort would stay
+            await asyncio.wait(sending, timeout=LEAVE_SECONDS)
+        for task in sending:
+            task.cancel()
+        await asyncio.gather(*sending, return_exceptions=True)
+        await self._abort()
 
     async def _collect(self) -> None:
         done, _ = await asyncio.wait(self._sending.values(), return_when=asyncio.FIRST_COMPLETED)

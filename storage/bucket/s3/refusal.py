@@ -43,6 +43,8 @@ _REASONS = (
 )
 """What obstore's debug dump holds, and what it means; the message itself says "error sending request" of them all."""
 
+_DIGITS = 10
+"""More of them are no number of seconds to wait: 300 years, and floats end somewhere."""
 _STATUS = re.compile(r"status code: (\d{3})")
 _FIELD = r"<{0}>([^<]*)</{0}>"
 
@@ -66,9 +68,9 @@ class Refusal:
         """
         said = f"{self.status} {self.code}".strip() if self.status else self.message
         about = f"{key}: {where}" if key else where
-        if self.code == "NoSuchKey":
+        if self.status == 404 and self.code == "NoSuchKey":
             return ObjectNotFound(key)
-        if self.code == "NoSuchBucket":
+        if self.status == 404 and self.code == "NoSuchBucket":
             return StorageUnavailable(f"{where} does not exist: check the bucket's name, and the endpoint")
         if self.status == 0 or self.status in PASSING_STATUSES or self.code in PASSING_CODES:
             return TryAgain(f"{about}: {said}", after_seconds=self.after_seconds)
@@ -122,7 +124,7 @@ def read_response(response: dict[str, Any]) -> Refusal:  # Any: as botocore has 
         code=str(error.get("Code", "")),
         message=str(error.get("Message", "")),
         region=str(error.get("Region", "") or headers.get("x-amz-bucket-region", "")),
-        after_seconds=float(asked) if asked.isdecimal() else None,
+        after_seconds=float(asked) if asked.isdecimal() and len(asked) < _DIGITS else None,
     )
 
 

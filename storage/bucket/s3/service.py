@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 from obstore.store import S3Store as ObstoreS3
 
 from storage.bucket.options import Patience, S3Options
+from storage.bucket.remote.leaving import settle_at_exit
+from storage.bucket.remote.threads import threads_of
 from storage.bucket.s3.listing import keep_body
 from storage.errors import StorageUnavailable
 
@@ -21,9 +23,6 @@ if TYPE_CHECKING:
 
 CREDENTIALS_SECONDS = 9 * 60
 """How long obstore keeps credentials: boto3 hands out none that end within 10 minutes."""
-
-CONTROL_THREADS = 16
-"""Writes and listings at once; ranged reads need no thread."""
 
 _DEFAULT_REGION = "us-east-1"
 
@@ -45,15 +44,23 @@ class Service:
     def where(self) -> str:
         return f"the bucket {self.bucket!r} at {self.endpoint or 'Amazon S3, ' + self.region}"
 
+    @property
+    def address(self) -> str:
+        """Of the bucket, or (path style) of the service: Amazon's own too."""
+        domain = "amazonaws.com.cn" if self.region.startswith("cn-") else "amazonaws.com"
+        endpoint = self.endpoint or f"https://s3.{self.region}.{domain}"
+        return endpoint if self.is_path_style else _with_host(endpoint, self.bucket)
+
     def reader(self) -> ObstoreS3:
         """obstore's client: never repeats a request, and leaves the whole time of one to who asks."""
         config: S3Config = {
             "region": self.region,
+            # Both: obstore reads AWS_ENDPOINT and its kin by itself, and AWS_ENDPOINT_URL_S3 would go before `endpoint`.
+            "endpoint": self.address,
+            "aws_endpoint_url_s3": self.address,
             "virtual_hosted_style_request": not self.is_path_style,
             "skip_signature": self.session is None,
         }
-        if self.endpoint:
-            config["endpoint"] = self.endpoint if self.is_path_style else _with_host(self.endpoint, self.bucket)
         client: ClientConfig = {
             "allow_http": self.endpoint.startswith("http://"),
             "connect_timeout": timedelta(seconds=self.patience.connect_seconds),
@@ -61,6 +68,7 @@ class Service:
             "timeout": timedelta(days=1),
             "user_agent": "codweb",
         }
+        settle_at_exit()
         return ObstoreS3(
             self.bucket,
             config=config,
@@ -80,7 +88,7 @@ class Service:
             connect_timeout=self.patience.connect_seconds,
             read_timeout=self.patience.read_seconds,
             retries={"total_max_attempts": 1},
-            max_pool_connections=CONTROL_THREADS,
+            max_pool_connections=threads_of(self.patience),
             s3={"addressing_style": "path" if self.is_path_style else "virtual"},
             # Checksums in trailers are Amazon's; other services refuse or store them.
             request_checksum_calculation="when_required",
@@ -113,7 +121,10 @@ def reach(bucket: str, options: S3Options, patience: Patience) -> Service:
     configured = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL") or ""
     endpoint = _checked(options.endpoint or configured, options)
     session = None if options.anonymous else _sign_in(options)
-    region = session.region_name if session is not None else environment.get("AWS_REGION")
+    # boto3 knows AWS_DEFAULT_REGION only; Amazon's other clients know both, and this one first.
+    region = environment.get("AWS_REGION") or (
+        session.region_name if session is not None else environment.get("AWS_DEFAULT_REGION")
+    )
     return Service(
         bucket=bucket,
         endpoint=endpoint,

@@ -19,7 +19,15 @@ from storage.bucket.s3.listing import read_page
 from storage.bucket.s3.multipart import MultipartUpload, parts_of
 from storage.bucket.s3.refusal import read_text
 from storage.bucket.s3.service import Service, reach
-from storage.errors import ObjectChanged, ObjectExists, ObjectNotFound, ObjectTruncated, StorageError, TryAgain
+from storage.errors import (
+    ObjectChanged,
+    ObjectExists,
+    ObjectNotFound,
+    ObjectTruncated,
+    StorageError,
+    StorageUnavailable,
+    TryAgain,
+)
 from storage.ranges import ByteRange
 
 if TYPE_CHECKING:
@@ -104,20 +112,24 @@ class S3Store:
         return self._describe(key, meta)
 
     async def list(self, prefix: str, after: str) -> AsyncIterator[list[ObjectInfo]]:
+        token = ""
+        start = {"StartAfter": self._prefix + after} if after else {}
         while True:
             answer = await self._ask(
                 "",
                 "list_objects_v2",
                 Prefix=self._prefix + prefix,
-                StartAfter=self._prefix + after if after else "",
                 MaxKeys=self._list_page,
+                **({"ContinuationToken": token} if token else start),
             )
             page = read_page(answer, self._prefix)
             if page.infos:
-                after = page.infos[-1].key
                 yield page.infos
-            if page.is_last or not page.infos:
+            if not page.next_token:
                 return
+            if page.next_token == token and not page.infos:
+                raise StorageUnavailable(f"{self._service.where}: a listing that does not get on")
+            token = page.next_token
 
     async def put(self, key: str, data: bytes, condition: Condition | None) -> ObjectInfo:
         if condition is None:
