@@ -20,4 +20,5 @@ def start_logging(level: str, *, process: str = "") -> None:
         handler = logging.StreamHandler()
         message = f"%(asctime)s %(levelname)s {message}"
     logging.basicConfig(level=level.upper(), format=message, handlers=[handler], force=True)
-    logging.getLogger("uvicorn.error").setLevel("WARNING")
+    for chatty in ("uvicorn.error", "botocore", "google"):  # who starts and where credentials lie, at every start
+        logging.getLogger(chatty).setLevel("WARNING")

@@ -24,11 +24,14 @@ _PIECE_BYTES = 16 * 1024
 """What a smaller piece counts for."""
 
 
-@lru_cache(maxsize=4096)
 def entity_tag(*facts: Hashable, weak: bool = False) -> str:
     """A quoted entity tag of the facts that decide an answer's bytes."""
     digest = hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
     return f'W/"{digest}"' if weak else f'"{digest}"'
+
+
+remembered_tag = lru_cache(maxsize=4096)(entity_tag)
+"""The same, for few and short facts that come again: frames that a viewer asks for one by one."""
 
 
 def not_modified(request: Request, etag: str, headers: Mapping[str, str] | None = None) -> Response | None:

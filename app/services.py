@@ -44,7 +44,11 @@ def services(request: Request) -> Services:
 
 def asked_of(request: Request) -> Asked:
     """What the request says of itself."""
-    found, scope = services(request), request.scope
+    scope = request.scope
+    known: Asked | None = scope.get(_ASKED)
+    if known is not None:
+        return known
+    found = services(request)
     server, client, query = scope.get("server"), scope.get("client"), scope["query_string"]
     headers = tuple([header for header in scope["headers"] if header[0] in TELLING])
     peer = client[0] if client is not None and found.minds_peers else ""
@@ -52,15 +56,19 @@ def asked_of(request: Request) -> Asked:
     asked = found.asked.get(name)
     if asked is None:
         asked = Asked(found.settings, SERVICE_PREFIX, *name)
-        if len(query) <= _LARGEST_QUERY:  # searches differ each time, and need little of it
+        # searches differ each time, and need little of it; a stranger's long headers are not worth keeping
+        if len(query) <= _LARGEST_QUERY and sum(len(value) for _, value in headers) <= _LARGEST_HEADERS:
             if len(found.asked) >= _MOST_ASKED:
                 found.asked.clear()
             found.asked[name] = asked
+    scope[_ASKED] = asked
     return asked
 
 
+_ASKED = "codweb.asked"
 _MOST_ASKED = 1024
 _LARGEST_QUERY = 256
+_LARGEST_HEADERS = 4096
 
 
 def root_of(request: Request) -> str:

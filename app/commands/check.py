@@ -21,7 +21,9 @@ _STYLES = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "di
 
 
 def check(
-    datastore: Annotated[str, typer.Argument(metavar="DATASTORE", help="A folder that holds studies/.")],
+    datastore: Annotated[
+        str, typer.Argument(metavar="DATASTORE", help="What holds studies/: a folder, s3://… or gs://…")
+    ],
     study: Annotated[str, typer.Option(help="Check only the study of this UID.")] = "",
     all_bytes: Annotated[
         bool, typer.Option("--all-bytes", help="Read every instance whole and compare checksums.")

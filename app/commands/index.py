@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from app.main import open_archive
 from app.settings import Settings, read_settings
 from storage.archive import Archive
+from storage.catalogue.base import KnownSeries
 from storage.errors import StorageError
 from storage.indexing.summary import summary_of
 from storage.keys import SeriesKey
@@ -18,7 +19,10 @@ from storage.keys import SeriesKey
 
 def index(
     datastore: Annotated[
-        str, typer.Argument(metavar="DATASTORE", help="A folder that holds studies/ (default CODWEB_DATASTORE).")
+        str,
+        typer.Argument(
+            metavar="DATASTORE", help="What holds studies/: a folder, s3://… or gs://… (default CODWEB_DATASTORE)."
+        ),
     ] = "",
     watch: Annotated[
         bool, typer.Option("--watch", help="Look again every CODWEB_SYNC_SECONDS (60), until interrupted.")
@@ -60,9 +64,16 @@ def index(
 
 async def _run(settings: Settings, console: Console, *, watch: bool, build: bool) -> int:
     archive = open_archive(settings)
+    done: set[KnownSeries] = set()
     try:
         while True:
-            failures = await _once(archive, console, build=build)
+            try:
+                failures = await _once(archive, console, done, build=build)
+            except StorageError as error:
+                if not watch:
+                    raise
+                console.print(f"codweb index: will look again: {error}", markup=False, highlight=False, soft_wrap=True)
+                failures = 1
             if not watch:
                 return failures
             await asyncio.sleep(max(settings.sync_seconds, 1))
@@ -70,7 +81,7 @@ async def _run(settings: Settings, console: Console, *, watch: bool, build: bool
         await archive.close()
 
 
-async def _once(archive: Archive, console: Console, *, build: bool) -> int:
+async def _once(archive: Archive, console: Console, done: set[KnownSeries], *, build: bool) -> int:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -81,7 +92,7 @@ async def _once(archive: Archive, console: Console, *, build: bool) -> int:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         looking = bars.add_task("looking over the datastore", total=None)
         report = await archive.sync(lambda report: bars.update(looking, completed=report.listed))
-        failures = await _build(archive, bars) if build else {}
+        failures = await _build(archive, bars, done) if build else {}
     status = await archive.catalogue.status()
     lines = [
         f"{status.studies} studies, {status.series} series: {report.added} new, {report.changed} changed, "
@@ -95,8 +106,12 @@ async def _once(archive: Archive, console: Console, *, build: bool) -> int:
     return len(failures) + status.problems
 
 
-async def _build(archive: Archive, bars: Progress) -> dict[SeriesKey, str]:
-    """Deepen every series whose index is not deep yet."""
+async def _build(archive: Archive, bars: Progress, done: set[KnownSeries]) -> dict[SeriesKey, str]:
+    """Deepen every series whose index is not deep yet.
+
+    Args:
+        done: series that an earlier round found deep, as they were then: nothing is asked of them again.
+    """
     failures: dict[SeriesKey, str] = {}
     building = bars.add_task("reading headers", total=(await archive.catalogue.status()).series)
     after = ""
@@ -104,7 +119,7 @@ async def _build(archive: Archive, bars: Progress) -> dict[SeriesKey, str]:
         page = await archive.catalogue.known(after=after, limit=500)
         for known in page:
             after = f"{known.key.study_uid}/{known.key.series_uid}"
-            if known.problem is None:
+            if known.problem is None and known not in done:
                 try:
                     built = await archive.shelf.get(known.key, depth="deep")
                     if (
@@ -113,6 +128,8 @@ async def _build(archive: Archive, bars: Progress) -> dict[SeriesKey, str]:
                         await archive.shared.offer(built)
                     if known.depth == "quick":
                         await archive.catalogue.upsert([summary_of(built)])
+                    else:
+                        done.add(known)
                 except StorageError as error:
                     failures[known.key] = str(error)
                 bars.advance(building)

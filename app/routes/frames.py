@@ -9,7 +9,17 @@ from app.address import parse_frame_list
 from app.errors import NotAcceptable
 from app.multipart import Multipart, PartHead
 from app.negotiation import FrameForm, StoredPixels, choose_frames
-from app.responses import REVALIDATE, Buffer, PiecesResponse, described, entity_tag, not_modified, single_part, streamed
+from app.responses import (
+    REVALIDATE,
+    Buffer,
+    PiecesResponse,
+    described,
+    entity_tag,
+    not_modified,
+    remembered_tag,
+    single_part,
+    streamed,
+)
 from app.services import accept_of, asked_of, instance_of, reader_of, services
 from storage.archive.frames import OpenFrames
 
@@ -96,7 +106,8 @@ async def frames_answer(
 def _tag(frames: OpenFrames, numbers: "tuple[int, ...] | range", form: FrameForm) -> str:
     """The entity tag of the frames as they are known now: reading may find the tar replaced, and read the new one."""
     facts = (*frames.identity, tuple(numbers), form.multipart, form.media_type, form.transfer_syntax_uid)
-    return entity_tag(*facts, weak=form.multipart)
+    tag = remembered_tag if len(numbers) == 1 else entity_tag
+    return tag(*facts, weak=form.multipart)
 
 
 async def _parts(

@@ -183,7 +183,7 @@ def test_workers_that_need_an_index_at_once_build_it_once(server: Server, keys: 
         opened = [connections.enter_context(closing(server.connect())) for _ in range(8)]
         with ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda connection: ask(connection, f"/dicomweb/{keys[1].stem}/metadata"), opened))
-        until(lambda: all(depth_on(connection, keys[1]) == "deep" for connection in opened))
+        until(lambda: [depth_on(connection, keys[1]) for connection in opened] == ["deep"] * 8)
 
         assert {answer.status_code for answer in answers} == {200}
         assert count() == 2

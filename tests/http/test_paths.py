@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
+from storage.bucket.memory import MemoryBucket
 from tests.conftest import STORE_NAMES
 from tests.http import ALONE, FILE, STORED, Attributes, entries_of, exact_status, keys_read, resources_of, searches_of
 from tests.support.buckets import RecordingBucket
@@ -369,3 +370,17 @@ async def test_bulk_data_is_what_pydicom_reads(tmp_path: Path) -> None:
     assert bare.content == anything.content == part.body == expected
     assert bare.headers["content-location"] == part.headers["content-location"] == link
     assert link == f"{ROOT}/{series_key(BIG).stem}/instances/{BIG['key']}/bulkdata/7FE00010"
+
+
+async def test_ways_of_asking_are_remembered_in_bounded_memory(tmp_path: Path) -> None:
+    """Strangers choose these headers: neither many ways nor long ones may fill the memory."""
+    async with serving(MemoryBucket(), tmp_path) as client:
+        kept = client.services.asked
+        for number in range(1100):
+            await client.get("/dicomweb/studies", headers={"Accept": f"application/dicom+json;n={number}"})
+            assert len(kept) <= 1024
+        kept.clear()
+        await client.get("/dicomweb/studies", headers={"User-Agent": "x" * 5000})
+        await client.get(f"/dicomweb/studies?PatientName={'x' * 300}")
+
+        assert not kept

@@ -22,6 +22,7 @@ class Client(httpx.AsyncClient):
     """An HTTP client of one app, which also knows the app's inside for counting."""
 
     archive: Archive
+    services: Services
 
 
 @asynccontextmanager
@@ -36,7 +37,7 @@ async def serving(bucket: Bucket, state: Path, *, wait: bool = True, **settings:
     transport = httpx.ASGITransport(app=app)
     async with app.router.lifespan_context(app), Client(transport=transport, base_url=BASE) as client:
         services: Services = app.state.services
-        client.archive = services.archive
+        client.archive, client.services = services.archive, services
         if wait:
             await asyncio.shield(services.upkeep)
         else:

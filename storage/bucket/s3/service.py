@@ -81,7 +81,7 @@ class Service:
         """boto3's client, made anew: slow (0.1 s), safe to share between threads."""
         from boto3.session import Session  # type: ignore[import-untyped]  # boto3 carries no types
         from botocore import UNSIGNED  # type: ignore[import-untyped]  # nor does botocore
-        from botocore.config import Config  # type: ignore[import-untyped]
+        from botocore.config import Config  # type: ignore[import-untyped]  # nor does botocore
 
         signing = {"signature_version": UNSIGNED} if self.session is None else {}
         config = Config(
@@ -170,7 +170,7 @@ def _is_ip(host: str) -> bool:
 
 def _sign_in(options: S3Options) -> Any:
     from boto3.session import Session
-    from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
+    from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]  # botocore carries no types
 
     try:
         session = Session(profile_name=options.profile or None)
