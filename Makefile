@@ -1,5 +1,6 @@
 # make run    environment, demo datastore and server; prints what to open
-# make test   everything that CI runs; under five minutes on two cores
+# make test   every check; under five minutes on two cores
+# make test-long  tests that repeat much to find what is rare: property tests at length, hundreds of killed writers
 # make format, make lock, make clean
 #
 # Needs make and Python 3.11 or newer with venv. PYTHON=/path/to/python names another one.
@@ -28,7 +29,11 @@ test: $(VENV)/.test-ready
 	$(BIN)/lint-imports
 	$(BIN)/hadolint docker/Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
-	$(BIN)/python -m pytest -q -n 3 --dist loadfile
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile -m "not network and not long"
+
+.PHONY: test-long
+test-long: $(VENV)/.test-ready
+	$(BIN)/python -m pytest -q -n 3 -m "long and not network"
 
 .PHONY: format
 format: $(VENV)/.test-ready

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from storage.bucket.base import Bucket, ObjectBytes, ObjectInfo
+from storage.bucket.base import Bucket, ObjectBytes, ObjectInfo, Piece, StoredRange
 from storage.bucket.folder import FolderBucket
 from storage.bucket.memory import MemoryBucket
 from storage.bucket.object_key import is_key
@@ -12,7 +12,7 @@ from storage.bucket.options import BucketOptions
 from storage.bucket.remote import RemoteBucket
 from storage.errors import StorageUnavailable
 
-__all__ = ["Bucket", "BucketOptions", "ObjectBytes", "ObjectInfo", "open_bucket"]
+__all__ = ["Bucket", "BucketOptions", "ObjectBytes", "ObjectInfo", "Piece", "StoredRange", "open_bucket"]
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _BUCKET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,221}")

@@ -33,6 +33,20 @@ class ObjectBytes:
     """Size of the whole object in bytes."""
 
 
+@dataclass(frozen=True, slots=True)
+class StoredRange:
+    """Bytes that the bucket holds already: a range of one of its objects, as part of another or of the same one."""
+
+    key: str
+    range: ByteRange
+    version: str
+    """The object is exactly this version, or nothing is made of its bytes."""
+
+
+Piece = bytes | memoryview | StoredRange
+"""What an upload is made of: new bytes, and bytes that are copied inside the bucket."""
+
+
 class Bucket(Protocol):
     """Objects by key. Keys are relative, `/`-separated, without empty, `.` or `..` segments; others raise `ValueError`.
 
@@ -77,8 +91,19 @@ class Bucket(Protocol):
     async def write(self, key: str, data: bytes) -> ObjectInfo:
         """Create or replace an object, atomically: a reader sees the old bytes or the new ones."""
 
-    async def upload(self, key: str, chunks: AsyncIterator[bytes | memoryview]) -> ObjectInfo:
-        """As `write`, from a stream, in bounded memory. If `chunks` raises, the object stays as it was."""
+    async def upload(self, key: str, pieces: AsyncIterator[Piece]) -> ObjectInfo:
+        """As `write`, from a stream, in bounded memory: the object becomes the sum of the pieces.
+
+        Stored ranges are copied by the store where it can, and fetched and sent where it cannot; they may be of `key`
+        itself. The object is replaced when `pieces` has ended, and not before: what it does after its last piece still
+        meets the old object. If it raises, or anything below, the object stays as it was.
+
+        Args:
+            pieces: the buffer of one may be used again once the next is asked for.
+
+        Raises:
+            ObjectNotFound, ObjectTruncated, ObjectChanged: of a stored range, as `read` with its version raises.
+        """
 
     async def create(self, key: str, data: bytes) -> ObjectInfo:
         """Create an object that must not exist: of many callers at once exactly one wins. Raises ObjectExists."""

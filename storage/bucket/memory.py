@@ -5,8 +5,9 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from storage.bucket.base import ObjectBytes, ObjectInfo
+from storage.bucket.base import ObjectBytes, ObjectInfo, Piece, StoredRange
 from storage.bucket.object_key import check_key, check_prefix
+from storage.bucket.pieces import joined
 from storage.errors import ObjectChanged, ObjectExists, ObjectNotFound, ObjectTruncated
 from storage.ranges import ByteRange
 
@@ -78,11 +79,15 @@ class MemoryBucket:
         check_key(key)
         return self._put(key, data)
 
-    async def upload(self, key: str, chunks: AsyncIterator[bytes | memoryview]) -> ObjectInfo:
+    async def upload(self, key: str, pieces: AsyncIterator[Piece]) -> ObjectInfo:
         check_key(key)
         data = bytearray()
-        async for chunk in chunks:
-            data += chunk
+        async for piece in joined(pieces):
+            if isinstance(piece, StoredRange):
+                stored = self._expect(piece.key, piece.range, piece.version)
+                data += memoryview(stored.data)[piece.range.start : piece.range.stop]
+            else:
+                data += piece
         return self._put(key, data)
 
     async def create(self, key: str, data: bytes) -> ObjectInfo:

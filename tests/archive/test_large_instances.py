@@ -68,6 +68,7 @@ async def test_frames_are_served_while_the_metadata_of_the_instance_is_built(buc
     assert items[-1]["00209113"]["Value"][0]["00200032"]["Value"] == [-100.5, -90.25, (FRAMES - 1) / 2]
 
 
+@pytest.mark.long
 async def test_the_memory_of_a_build_does_not_grow_with_the_number_of_items(tmp_path: Path) -> None:
     weights = []
     for frames in (1, MANY_FRAMES):

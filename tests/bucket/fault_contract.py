@@ -9,16 +9,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from storage.bucket import Bucket
+from storage.bucket import Bucket, Piece
 from storage.bucket.options import Patience
 from storage.errors import ObjectChanged, ObjectExists, StorageUnavailable, TryAgain
 from storage.ranges import ByteRange
-from tests.bucket.contract import DATA, KEY, LARGE, Place, in_pieces, listed, streamed
+from tests.bucket.contract import DATA, KEY, LARGE, Place, in_pieces, listed, stored, streamed
 from tests.support.fault_proxy import Act, Delay, Drip, FaultProxy, Refuse, Reset, Shorten, fault_proxy
 
 PATIENCE = Patience(connect_seconds=0.1, read_seconds=0.4, attempts=3, backoff_seconds=0.01, requests=4)
 RANGE = ByteRange(1000, 6000)
 WANTED = DATA[1000:6000]
+LONG = LARGE * 2
+"""10 MiB: long enough for a store to copy it."""
 FAULTS = [Refuse(503), Refuse(500), Refuse(429), Reset(), Shorten(100), Delay(60)]
 
 
@@ -102,6 +104,43 @@ class FaultContract:
             assert not isinstance(failure, ObjectChanged | TryAgain)
         assert place.get(KEY) == DATA
         assert place.keys() == [KEY]
+
+    @pytest.mark.parametrize("fault", [Refuse(503), Reset(is_heard=True)], ids=repr)
+    async def test_a_fault_of_any_request_of_an_upload_that_copies_is_not_seen(
+        self, place: Place, proxy: FaultProxy, fault: Refuse | Reset
+    ) -> None:
+        place.put(KEY, LONG)
+        for at in range(100):
+            whole = await stored(place.bucket, KEY, 0, len(LONG))
+            proxy.heal()
+            if at > 0:
+                proxy.strike(Act(lambda: None), times=at)
+            proxy.strike(fault)
+
+            await place.bucket.upload("copy", in_pieces([whole, b"%d" % at]))
+
+            assert place.get("copy") == LONG + b"%d" % at
+            if len(proxy.requests) <= at:  # the fault met none
+                break
+        assert 4 <= at < 99
+
+    @pytest.mark.parametrize("fault", [Refuse(503), Reset(), Delay(60)], ids=repr)
+    async def test_a_fault_that_stays_while_an_upload_copies_leaves_the_object_as_it_was(
+        self, place: Place, proxy: FaultProxy, fault: Refuse | Reset | Delay
+    ) -> None:
+        place.put(KEY, LONG)
+        whole = await stored(place.bucket, KEY, 0, len(LONG))
+
+        async def pieces() -> AsyncIterator[Piece]:
+            yield b"new"
+            proxy.strike(fault, times=1000)
+            yield whole
+
+        with pytest.raises(StorageUnavailable) as caught:
+            await place.bucket.upload(KEY, pieces())
+
+        assert not isinstance(caught.value, ObjectChanged | TryAgain)
+        assert place.get(KEY) == LONG
 
     async def test_a_place_where_nobody_listens_is_unavailable(self, proxy: FaultProxy) -> None:
         place = self.make_faulty("http://127.0.0.1:9", PATIENCE)

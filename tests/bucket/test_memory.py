@@ -1,15 +1,16 @@
 """The bucket in memory keeps the contract; so do the wrappers that tests put around it."""
 
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from storage.bucket import Bucket, open_bucket
+from storage.bucket import Bucket, Piece, open_bucket
 from storage.bucket.memory import MemoryBucket, _Stored
 from storage.errors import ObjectChanged, StorageUnavailable
 from storage.ranges import ByteRange
-from tests.bucket.contract import DATA, KEY, BucketContract, Place, streamed
+from tests.bucket.contract import DATA, KEY, BucketContract, Place, stored, streamed
 from tests.support.buckets import FailingBucket, RecordingBucket, Request, SlowBucket
 
 
@@ -129,6 +130,27 @@ async def test_a_failing_bucket_breaks_a_stream_off_underway() -> None:
     assert received == DATA[:200]
     bucket.heal()
     assert await streamed(bucket, KEY, ByteRange(0, 1000), 100) == DATA[:1000]
+
+
+async def test_a_failing_bucket_breaks_an_upload_off_underway() -> None:
+    bucket = FailingBucket(MemoryBucket())
+    await bucket.write(KEY, DATA)
+    whole = await stored(bucket, KEY, 0, len(DATA))
+    bucket.break_off_upload(KEY.__eq__, len(DATA) + 3, StorageUnavailable("connection lost"), times=1)
+    taken: list[int] = []
+
+    async def pieces() -> AsyncIterator[Piece]:
+        for number, piece in enumerate((whole, b"new", b"er")):
+            taken.append(number)
+            yield piece
+
+    with pytest.raises(StorageUnavailable, match="connection lost"):
+        await bucket.upload(KEY, pieces())
+
+    assert taken == [0, 1, 2]
+    assert bytes((await bucket.read(KEY)).data) == DATA
+    await bucket.upload(KEY, pieces())
+    assert bytes((await bucket.read(KEY)).data) == DATA + b"newer"
 
 
 async def test_a_failing_bucket_lets_a_test_act_between_two_reads() -> None:

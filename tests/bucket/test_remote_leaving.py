@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 _PROGRAM = """
 import asyncio
 from storage.bucket import BucketOptions, open_bucket
@@ -25,6 +27,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.long
 def test_a_process_that_could_not_read_ends_by_itself_and_not_by_a_signal() -> None:
     """One alone may be lucky: without a wait, threads of obstore bring down some of them."""
     ends = [subprocess.run([sys.executable, "-c", _PROGRAM], stderr=subprocess.PIPE, timeout=60) for _ in range(8)]

@@ -15,7 +15,7 @@ from storage.bucket.options import Patience, S3Options
 from storage.bucket.remote import RemoteBucket
 from storage.bucket.remote.threads import PARTS_IN_FLIGHT
 from storage.bucket.s3 import S3Store
-from storage.bucket.s3.multipart import MIB
+from storage.bucket.s3.parts import MIB
 from storage.bucket.s3.refusal import Refusal, read_response, read_text
 from storage.bucket.s3.service import reach
 from storage.errors import (

@@ -144,6 +144,7 @@ def queries(draw: st.DrawFn) -> Query:
     )
 
 
+@pytest.mark.long
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(summaries(), st.lists(queries(), min_size=3, max_size=8), st.data())
 def test_searches_answer_what_a_plain_list_answers(

@@ -357,6 +357,7 @@ uids = st.text("12.-a", min_size=1, max_size=4).filter(lambda text: text not in 
 keys = st.builds(SeriesKey, uids, uids)
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sets(keys, max_size=12), st.sets(keys, max_size=12), st.sets(keys, max_size=3))
 def test_after_a_pass_the_catalogue_holds_what_the_bucket_holds(

@@ -1,10 +1,11 @@
 """Buckets around a bucket: one that records, one that fails on demand, one that is far away."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
-from storage.bucket.base import Bucket, ObjectBytes, ObjectInfo
+from storage.bucket.base import Bucket, ObjectBytes, ObjectInfo, Piece, StoredRange
 from storage.errors import StorageError
 from storage.ranges import ByteRange
 
@@ -33,6 +34,9 @@ class WrappedBucket:
 
     async def moved(self, request: Request, count: int) -> None:
         """Bytes that a read, or one chunk of a stream, brought; may wait, or raise."""
+
+    async def given(self, request: Request, piece: Piece) -> None:
+        """New bytes of a write, or a piece of an upload, before they go to the bucket inside; may wait, or raise."""
 
     @property
     def url(self) -> str:
@@ -68,19 +72,32 @@ class WrappedBucket:
             yield info
 
     async def write(self, key: str, data: bytes) -> ObjectInfo:
-        await self.before(Request("write", key))
+        request = Request("write", key)
+        await self.before(request)
+        await self.given(request, data)
         return await self.inner.write(key, data)
 
-    async def upload(self, key: str, chunks: AsyncIterator[bytes | memoryview]) -> ObjectInfo:
-        await self.before(Request("upload", key))
-        return await self.inner.upload(key, chunks)
+    async def upload(self, key: str, pieces: AsyncIterator[Piece]) -> ObjectInfo:
+        request = Request("upload", key)
+        await self.before(request)
+
+        async def passed_on() -> AsyncIterator[Piece]:
+            async for piece in pieces:
+                await self.given(request, piece)
+                yield piece
+
+        return await self.inner.upload(key, passed_on())
 
     async def create(self, key: str, data: bytes) -> ObjectInfo:
-        await self.before(Request("create", key))
+        request = Request("create", key)
+        await self.before(request)
+        await self.given(request, data)
         return await self.inner.create(key, data)
 
     async def replace(self, key: str, data: bytes, *, version: str) -> ObjectInfo:
-        await self.before(Request("replace", key))
+        request = Request("replace", key)
+        await self.before(request)
+        await self.given(request, data)
         return await self.inner.replace(key, data, version=version)
 
     async def delete(self, key: str) -> None:
@@ -92,18 +109,40 @@ class WrappedBucket:
 
 
 class RecordingBucket(WrappedBucket):
-    """Remembers each request, those that failed too, and counts the bytes that came back."""
+    """Remembers each request, those that failed too, and counts the bytes that came back and those that were sent.
+
+    Stored ranges of uploads are listed apart, one by one as the caller named them; whether a store copies them or
+    fetches them after all is for the bucket inside to say.
+    """
 
     def __init__(self, inner: Bucket) -> None:
         super().__init__(inner)
         self.requests: list[Request] = []
         self.bytes_read = 0
+        self.sent: Counter[str] = Counter()
+        """New bytes by the key that they were written to."""
+        self.copied: list[tuple[str, StoredRange]] = []
+        """Stored ranges, each with the key that it was copied to."""
 
     async def before(self, request: Request) -> None:
         self.requests.append(request)
 
     async def moved(self, request: Request, count: int) -> None:
         self.bytes_read += count
+
+    async def given(self, request: Request, piece: Piece) -> None:
+        if isinstance(piece, StoredRange):
+            self.copied.append((request.key, piece))
+        else:
+            self.sent[request.key] += len(piece)
+
+    def bytes_sent(self, key_suffix: str = "") -> int:
+        """New bytes to keys that end so; copied ranges do not count."""
+        return sum(count for key, count in self.sent.items() if key.endswith(key_suffix))
+
+    def bytes_copied(self, key_suffix: str = "") -> int:
+        """Bytes of stored ranges that were copied to keys that end so."""
+        return sum(stored.range.length for key, stored in self.copied if key.endswith(key_suffix))
 
     def count(self, verb: str | None = None, key_suffix: str | None = None) -> int:
         """How many requests of this verb went to keys that end so."""
@@ -115,6 +154,8 @@ class RecordingBucket(WrappedBucket):
     def reset(self) -> None:
         self.requests.clear()
         self.bytes_read = 0
+        self.sent.clear()
+        self.copied.clear()
 
 
 @dataclass(slots=True)
@@ -160,6 +201,12 @@ class FailingBucket(WrappedBucket):
         """Let streams run until more than `after_bytes` bytes came, and raise instead of the chunk that exceeds them."""
         self._rules.append(_Rule("stream", key_predicate, error, times, after_bytes=max(after_bytes, 1)))
 
+    def break_off_upload(
+        self, key_predicate: Callable[[str], bool], after_bytes: int, error: StorageError, times: int | None = None
+    ) -> None:
+        """As `break_off`, for uploads: the pieces before were taken, stored ranges count by their length."""
+        self._rules.append(_Rule("upload", key_predicate, error, times, after_bytes=max(after_bytes, 1)))
+
     def before_each(self, hook: Hook) -> None:
         """Call `hook(verb, key)` before every call, e.g. to replace an object between two reads."""
         self._hooks.append(hook)
@@ -175,6 +222,9 @@ class FailingBucket(WrappedBucket):
         for rule in self._rules:
             if rule.after_bytes == 0 and rule.meets(request):
                 rule.strike()
+
+    async def given(self, request: Request, piece: Piece) -> None:
+        await self.moved(request, piece.range.length if isinstance(piece, StoredRange) else len(piece))
 
     async def moved(self, request: Request, count: int) -> None:
         for rule in self._rules:

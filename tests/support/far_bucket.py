@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from benchmarks.far_s3.distance import Distance, Latencies, Pace
-from storage.bucket.base import Bucket, ObjectBytes, ObjectInfo
+from storage.bucket.base import Bucket, ObjectBytes, ObjectInfo, Piece, StoredRange
 from storage.ranges import ByteRange
 from tests.support.buckets import Request, WrappedBucket
 
@@ -80,14 +80,15 @@ class FarBucket(WrappedBucket):
         await self._pace().arrive(len(data))
         return await super().replace(key, data, version=version)
 
-    async def upload(self, key: str, chunks: AsyncIterator[bytes | memoryview]) -> ObjectInfo:
-        return await super().upload(key, self._paced(chunks))
+    async def upload(self, key: str, pieces: AsyncIterator[Piece]) -> ObjectInfo:
+        return await super().upload(key, self._paced(pieces))
 
-    async def _paced(self, chunks: AsyncIterator[bytes | memoryview]) -> AsyncIterator[bytes | memoryview]:
+    async def _paced(self, pieces: AsyncIterator[Piece]) -> AsyncIterator[Piece]:
         pace = self._pace()
-        async for chunk in chunks:
-            await pace.arrive(len(chunk))
-            yield chunk
+        async for piece in pieces:
+            if not isinstance(piece, StoredRange):  # the store copies those: they come no way
+                await pace.arrive(len(piece))
+            yield piece
 
     def _pace(self) -> "_Pace":
         return _Pace(self._bytes_per_second, asyncio.get_running_loop().time())

@@ -76,6 +76,14 @@ class _Rule:
     times: int
     method: str
     contains: str
+    header: str
+
+    def meets(self, seen: Seen) -> bool:
+        return (
+            self.method in ("", seen.method)
+            and self.contains in seen.target
+            and (self.header == "" or self.header in seen.headers)
+        )
 
 
 @dataclass(slots=True)
@@ -88,9 +96,9 @@ class FaultProxy:
     open_connections: int = 0
     _rules: list[_Rule] = field(default_factory=list)
 
-    def strike(self, fault: Fault, *, times: int = 1, method: str = "", contains: str = "") -> None:
-        """Let `fault` meet the next requests of this method whose target contains this text."""
-        self._rules.append(_Rule(fault, times, method, contains))
+    def strike(self, fault: Fault, *, times: int = 1, method: str = "", contains: str = "", header: str = "") -> None:
+        """Let `fault` meet the next requests of this method whose target contains this text and who have this header."""
+        self._rules.append(_Rule(fault, times, method, contains, header))
 
     def heal(self) -> None:
         """Forget all faults and all requests."""
@@ -152,7 +160,7 @@ class FaultProxy:
 
     def _fault(self, seen: Seen) -> Fault | None:
         for rule in self._rules:
-            if rule.times > 0 and rule.method in ("", seen.method) and rule.contains in seen.target:
+            if rule.times > 0 and rule.meets(seen):
                 rule.times -= 1
                 return rule.fault
         return None

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from storage.bucket.base import ObjectInfo
+from storage.bucket.base import ObjectInfo, Piece
+from storage.bucket.pieces import Fetch, fetched
 from storage.bucket.remote import Answer, Condition
 from storage.bucket.remote.clock import Clock
 from storage.errors import ObjectChanged, ObjectExists, ObjectNotFound, ObjectTruncated, TryAgain
@@ -110,8 +111,8 @@ class ScriptedStore:
             self.keep(key, data)
             return self._info(key)
 
-    async def upload(self, key: str, chunks: AsyncIterator[bytes | memoryview]) -> ObjectInfo:
-        data = b"".join([bytes(chunk) async for chunk in chunks])
+    async def upload(self, key: str, pieces: AsyncIterator[Piece], fetch: Fetch) -> ObjectInfo:
+        data = b"".join([bytes(chunk) async for chunk in fetched(pieces, fetch)])
         return await self.put(key, data, None)
 
     async def delete(self, key: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
-from storage.bucket.base import ObjectBytes, ObjectInfo
+from storage.bucket.base import ObjectBytes, ObjectInfo, Piece, StoredRange
 from storage.bucket.folder.directory import Directory
 from storage.bucket.folder.draft import Draft
 from storage.bucket.folder.file import OpenFile
@@ -19,6 +19,7 @@ from storage.bucket.folder.root import Root
 from storage.bucket.folder.threads import DiskThreads
 from storage.bucket.folder.walk import walk
 from storage.bucket.object_key import check_key, check_prefix
+from storage.bucket.pieces import joined
 from storage.errors import ObjectNotFound
 from storage.ranges import ByteRange
 
@@ -31,6 +32,9 @@ Warm reads, p50 in microseconds, inline and through a thread: 4 KiB 19 and 209, 
 
 _WRITE_BYTES = 1024 * 1024
 """How much of an upload is gathered before a thread writes it."""
+
+_COPY_BYTES = 32 * 1024 * 1024
+"""How much of a stored range one visit to a thread copies: who cancels an upload waits for no more."""
 
 _LIST_BATCH = 256
 """Objects that one visit to a thread lists."""
@@ -113,14 +117,19 @@ class FolderBucket:
 
         return await self._threads.run(work)
 
-    async def upload(self, key: str, chunks: AsyncIterator[bytes | memoryview]) -> ObjectInfo:
+    async def upload(self, key: str, pieces: AsyncIterator[Piece]) -> ObjectInfo:
         check_key(key)
         draft = Draft(self._root, key)
         try:
             await self._threads.run(draft.open)
             gathered = bytearray()
-            async for chunk in chunks:
-                gathered += chunk
+            async for piece in joined(pieces):
+                if isinstance(piece, StoredRange):
+                    await self._threads.run(partial(draft.append, gathered))
+                    gathered = bytearray()
+                    await self._copy(draft, piece)
+                    continue
+                gathered += piece
                 if len(gathered) >= _WRITE_BYTES:
                     await self._threads.run(partial(draft.append, gathered))
                     gathered = bytearray()
@@ -165,6 +174,17 @@ class FolderBucket:
     async def close(self) -> None:
         self._files.close()
         await self._threads.close()
+
+    async def _copy(self, draft: Draft, stored: StoredRange) -> None:
+        """Append a stored range to a draft; the file was the named version before, and was not written to meanwhile."""
+        with OpenFile(self._root, stored.key) as file:
+            wanted = file.expect(stored.range, stored.version)
+            position = wanted.start
+            while position < wanted.stop:
+                following = min(position + _COPY_BYTES, wanted.stop)
+                await self._threads.run(partial(draft.append_range, file, ByteRange(position, following)))
+                position = following
+            file.check_unchanged()
 
     async def _read(self, file: OpenFile, wanted: ByteRange) -> memoryview:
         """Read a range of an open file: on the loop if the page cache holds all of it, else in a thread."""

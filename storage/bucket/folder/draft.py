@@ -10,12 +10,16 @@ from types import TracebackType
 
 from storage.bucket.base import ObjectInfo
 from storage.bucket.folder.directory import Directory
-from storage.bucket.folder.file import describe, version_of
+from storage.bucket.folder.file import OpenFile, describe, version_of
 from storage.bucket.folder.root import Root, unavailable
 from storage.bucket.object_key import RESERVED_PREFIX
 from storage.errors import ObjectChanged, ObjectExists
+from storage.ranges import ByteRange
 
 _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+
+_READ_BYTES = 1024 * 1024
+"""How much of a range is in memory where the system does not copy it."""
 
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 """How file systems say that they make no second name for a file."""
@@ -61,6 +65,14 @@ class Draft:
         with self._failures():
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
+
+    def append_range(self, file: OpenFile, wanted: ByteRange) -> None:
+        """Append bytes of another file, or of the one that is being replaced: copied by the system where it can."""
+        position = wanted.start + file.copy_to(self._descriptor, wanted)
+        while position < wanted.stop:
+            following = min(position + _READ_BYTES, wanted.stop)
+            self.append(file.read(ByteRange(position, following)))
+            position = following
 
     def publish(self) -> ObjectInfo:
         """Put the file in its place, whatever is there."""

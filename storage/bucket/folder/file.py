@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+import sys
 from types import TracebackType
 
 import numpy as np
@@ -16,6 +17,9 @@ _OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 """O_NONBLOCK: opening a pipe that somebody put in the place of a file must not wait for a writer."""
 
 _NOT_SUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS})
+
+_NO_COPYING = _NOT_SUPPORTED | {errno.EXDEV, errno.EPERM}
+"""How systems say that they do not copy from one file to the other; EPERM is what sandboxes say to what is new to them."""
 
 
 class OpenFile:
@@ -118,6 +122,26 @@ class OpenFile:
             self.check_unchanged()
             raise ObjectTruncated(f"{self.key}: {filled} bytes at {wanted.start} instead of {wanted.length}")
         return buffer
+
+    def copy_to(self, descriptor: int, wanted: ByteRange) -> int:
+        """Let the system copy a range to another open file, at its position. How many bytes of it were copied.
+
+        The rest must be read and written: file systems that cannot copy say so at once, or after some bytes, or copy
+        nothing and say nothing.
+        """
+        copied = 0
+        if sys.platform == "linux":
+            try:
+                while copied < wanted.length:
+                    rest = wanted.length - copied
+                    count = os.copy_file_range(self._descriptor, descriptor, rest, wanted.start + copied)
+                    if count == 0:
+                        break
+                    copied += count
+            except OSError as error:
+                if error.errno not in _NO_COPYING:
+                    raise unavailable(self.key, error) from error
+        return copied
 
     def check_unchanged(self) -> None:
         """Raise ObjectChanged if somebody wrote into the file since it was opened.

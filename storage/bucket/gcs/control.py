@@ -21,6 +21,7 @@ from storage.bucket.gcs.media import is_generation
 from storage.bucket.gcs.place import Place
 from storage.bucket.gcs.refusals import AbsenceUnclear, no_such_bucket, refusal
 from storage.bucket.options import Patience
+from storage.bucket.remote.content import content_of
 from storage.bucket.remote.store import Condition
 from storage.bucket.remote.threads import Threads
 from storage.errors import ObjectChanged, ObjectExists, ObjectNotFound, StorageUnavailable, TryAgain
@@ -185,9 +186,12 @@ class Control:
 
     def _uploaded(self, key: str, data: bytes, generation: int | None) -> ObjectInfo:
         blob = self._blob(key)
+        content = content_of(key, data)
+        if content.coding:
+            blob.content_encoding = content.coding
         blob.upload_from_string(
             data,
-            content_type="application/octet-stream",
+            content_type=content.media_type,
             if_generation_match=generation,
             timeout=self._timeout,
             checksum="crc32c",

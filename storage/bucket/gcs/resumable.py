@@ -23,6 +23,7 @@ from storage.bucket.gcs.place import Place
 from storage.bucket.gcs.refusals import refusal
 from storage.bucket.options import Patience
 from storage.bucket.remote.attempts import Attempts
+from storage.bucket.remote.content import Content, content_of
 from storage.bucket.remote.finish import to_the_end
 from storage.errors import StorageError, StorageUnavailable, TryAgain
 
@@ -61,7 +62,7 @@ class Resumable:
         Raises:
             StorageUnavailable: the store keeps other bytes than were sent, or gave up the session.
         """
-        session = await self._attempts.run(f"{key}: uploading", partial(self._begun, key))
+        session = await self._attempts.run(f"{key}: uploading", partial(self._begun, key, content_of(key, first)))
         try:
             return await self._sent(key, session, first, chunks)
         except BaseException:
@@ -123,10 +124,14 @@ class Resumable:
             raise StorageUnavailable(f"{described}: {size} bytes were sent, and the store keeps {stored} other ones")
         return info
 
-    async def _begun(self, key: str) -> str:
+    async def _begun(self, key: str, content: Content) -> str:
         """Open a session, and return its address."""
-        kind = {"X-Upload-Content-Type": "application/octet-stream"}
-        response = await self._request("POST", self._place.upload_url(key), key, kind, b"")
+        headers = {"X-Upload-Content-Type": content.media_type}
+        body = b""
+        if content.coding:
+            headers["Content-Type"] = "application/json; charset=UTF-8"
+            body = json.dumps({"contentEncoding": content.coding}).encode("ascii")
+        response = await self._request("POST", self._place.upload_url(key), key, headers, body)
         if response.status_code != HTTPStatus.OK or "Location" not in response.headers:
             raise self._refusal(key, response)
         return response.headers["Location"]

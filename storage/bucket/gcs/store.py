@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from google.auth.credentials import Credentials
 
-from storage.bucket.base import ObjectInfo
+from storage.bucket.base import ObjectInfo, Piece
 from storage.bucket.gcs.control import Control
 from storage.bucket.gcs.login import Login
 from storage.bucket.gcs.media import Media, TransformedOnTheWay
@@ -13,6 +13,7 @@ from storage.bucket.gcs.place import Place
 from storage.bucket.gcs.refusals import AbsenceUnclear
 from storage.bucket.gcs.resumable import PART_BYTES, Resumable
 from storage.bucket.options import BucketOptions
+from storage.bucket.pieces import Fetch, fetched
 from storage.bucket.remote.store import Answer, Condition
 from storage.errors import ObjectChanged, ObjectNotFound, ObjectTruncated, StorageError, TryAgain
 from storage.ranges import ByteRange
@@ -87,8 +88,9 @@ class GcsStore:
     async def put(self, key: str, data: bytes, condition: Condition | None) -> ObjectInfo:
         return await self._control.put(key, data, condition)
 
-    async def upload(self, key: str, chunks: AsyncIterator[bytes | memoryview]) -> ObjectInfo:
-        first = bytearray()
+    async def upload(self, key: str, pieces: AsyncIterator[Piece], fetch: Fetch) -> ObjectInfo:
+        """Cloud Storage copies and composes whole objects only: stored ranges are fetched and sent."""
+        first, chunks = bytearray(), fetched(pieces, fetch)
         async for chunk in chunks:
             first += chunk
             if len(first) > PART_BYTES:

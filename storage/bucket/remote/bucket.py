@@ -10,9 +10,10 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, as
 from functools import partial
 from typing import TypeVar
 
-from storage.bucket.base import ObjectBytes, ObjectInfo
+from storage.bucket.base import ObjectBytes, ObjectInfo, Piece, StoredRange
 from storage.bucket.object_key import check_key, check_prefix, is_key
 from storage.bucket.options import Patience
+from storage.bucket.pieces import joined
 from storage.bucket.remote.attempts import Attempts
 from storage.bucket.remote.clock import Clock
 from storage.bucket.remote.hedge import hedged
@@ -132,12 +133,12 @@ class RemoteBucket:
     async def replace(self, key: str, data: bytes, *, version: str) -> ObjectInfo:
         return await self._put(key, data, Condition(version))
 
-    async def upload(self, key: str, chunks: AsyncIterator[bytes | memoryview]) -> ObjectInfo:
+    async def upload(self, key: str, pieces: AsyncIterator[Piece]) -> ObjectInfo:
         check_key(key)
         async with self._in_flight.uploads:
             try:
-                return await self._store.upload(key, chunks)
-            except TryAgain as error:  # the chunks are gone: only who has them can begin again
+                return await self._store.upload(key, joined(pieces), self._fetch)
+            except TryAgain as error:  # the pieces are gone: only who has them can begin again
                 raise StorageUnavailable(f"{key}: the upload broke off: {error}") from error
 
     async def delete(self, key: str) -> None:
@@ -146,6 +147,10 @@ class RemoteBucket:
 
     async def close(self) -> None:
         await self._store.close()
+
+    def _fetch(self, stored: StoredRange) -> AsyncIterator[memoryview]:
+        """What a store asks for that does not copy a stored range: with all the patience of a stream."""
+        return self.stream(stored.key, stored.range, version=stored.version)
 
     async def _range(self, key: str, range: ByteRange, version: str | None) -> ObjectBytes:
         seconds = self._patience.hedge_seconds

@@ -9,7 +9,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from storage.bucket.base import ObjectInfo
+from storage.bucket.base import ObjectInfo, Piece
+from storage.bucket.pieces import Fetch
 from storage.ranges import ByteRange
 
 
@@ -67,8 +68,15 @@ class Store(Protocol):
     async def put(self, key: str, data: bytes, condition: "Condition | None") -> ObjectInfo:
         """One PUT. Raises ObjectExists, ObjectChanged or ObjectNotFound when the condition is not met."""
 
-    async def upload(self, key: str, chunks: AsyncIterator[bytes | memoryview]) -> ObjectInfo:
-        """As `put` without condition, in parts; nothing is replaced before all of them are there."""
+    async def upload(self, key: str, pieces: AsyncIterator[Piece], fetch: Fetch) -> ObjectInfo:
+        """As `put` without condition, in parts; nothing is replaced before all of them are there.
+
+        Args:
+            fetch: reads the stored ranges that the store does not copy itself (`fetched`: none of them).
+
+        Raises:
+            ObjectNotFound, ObjectTruncated, ObjectChanged: of a stored range.
+        """
 
     async def delete(self, key: str) -> None:
         """Absent already is no error."""

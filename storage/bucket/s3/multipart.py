@@ -1,48 +1,26 @@
-"""Large objects written in parts, in bounded memory; nothing is replaced before all parts are there.
-
-Source: Amazon S3 User Guide, "Multipart upload limits": at most 10,000 parts, each but the last at least 5 MiB.
-"""
+"""Large objects written in parts, in bounded memory; nothing is replaced before all parts are there."""
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
+from storage.bucket.base import StoredRange
 from storage.bucket.remote.attempts import Attempts
+from storage.bucket.remote.content import content_of
 from storage.bucket.remote.finish import to_the_end
 from storage.bucket.remote.threads import PARTS_IN_FLIGHT
 from storage.bucket.s3.control import Control, Refused
+from storage.bucket.s3.copying import RangeCopies
 from storage.bucket.s3.etag import version_of
+from storage.bucket.s3.parts import Part
 from storage.errors import StorageError, StorageUnavailable
 
-MIB = 1 << 20
-PART_BYTES = 8 * MIB
-"""Also the longest body that is written by a single request."""
-LATER_PART_BYTES = 64 * MIB
-EARLY_PARTS = 4000
-"""So many parts of the first size (31 GiB, all of one size for the services that ask it), then longer ones (375 GiB)."""
 LEAVE_SECONDS = 10
 """How long a broken upload waits for parts that are on their way, before it is aborted."""
 
 Raise = Callable[[Refused], StorageError]
-
-
-async def parts_of(chunks: AsyncIterator[bytes | memoryview]) -> AsyncIterator[bytes]:
-    """Chunks joined and cut to parts; at least one, which may be empty. A chunk's buffer may be reused."""
-    number, gathered = 1, bytearray()
-    async for chunk in chunks:
-        view = memoryview(chunk)
-        while len(view) > 0:
-            size = PART_BYTES if number <= EARLY_PARTS else LATER_PART_BYTES
-            if len(gathered) == size:
-                yield bytes(gathered)
-                number, gathered = number + 1, bytearray()
-                continue
-            piece = view[: size - len(gathered)]
-            gathered += piece
-            view = view[len(piece) :]
-    yield bytes(gathered)
 
 
 class MultipartUpload:
@@ -51,7 +29,10 @@ class MultipartUpload:
     It holds at most `PARTS_IN_FLIGHT` parts in memory, and one more that is being gathered.
     """
 
-    def __init__(self, control: Control, attempts: Attempts, key: str, name: str, error: Raise) -> None:
+    def __init__(
+        self, control: Control, attempts: Attempts, copies: RangeCopies, key: str, name: str, error: Raise
+    ) -> None:
+        self._copies = copies
         self._control = control
         self._attempts = attempts
         self._key = key
@@ -61,6 +42,8 @@ class MultipartUpload:
         self._sending: dict[int, asyncio.Task[str]] = {}
         self._e_tags: dict[int, str] = {}
         self._is_complete = False
+        self.size = 0
+        """Bytes of the parts so far."""
 
     async def __aenter__(self) -> "MultipartUpload":
         try:
@@ -75,18 +58,25 @@ class MultipartUpload:
         if not self._is_complete:
             await to_the_end(self._leave())
 
-    async def send(self, data: bytes) -> None:
-        """Begin to send the next part; waits while `PARTS_IN_FLIGHT` are on their way."""
+    async def send(self, part: Part) -> None:
+        """Begin to send the next part, or to let it be copied; waits while `PARTS_IN_FLIGHT` are on their way."""
         while len(self._sending) >= PARTS_IN_FLIGHT:
             await self._collect()
         number = len(self._e_tags) + len(self._sending) + 1
-        work = self._ask("upload_part", UploadId=self._id, PartNumber=number, Body=data)
+        place: dict[str, object] = {"UploadId": self._id, "PartNumber": number}
+        if isinstance(part, StoredRange):
+            self.size += part.range.length
+            work = self._copies.copy(part, {"Key": self._name, **place})
+        else:
+            self.size += len(part)
+            work = self._ask("upload_part", **place, Body=part)
         self._sending[number] = asyncio.create_task(_e_tag(work))
 
     async def complete(self) -> str:
-        """Make the parts the object. Its version."""
+        """Make the parts the object. Its version. Raises as `RangeCopies.check`."""
         while self._sending:
             await self._collect()
+        await self._copies.check()
         parts = [{"PartNumber": number, "ETag": self._e_tags[number]} for number in sorted(self._e_tags)]
         request = partial(self._complete, {"Parts": parts})
         version = await self._attempts.run(f"{self._key}: not known to be written", request)
@@ -94,7 +84,9 @@ class MultipartUpload:
         return version
 
     async def _begin(self) -> None:
-        self._id = str((await self._ask("create_multipart_upload"))["UploadId"])
+        self._id = str(
+            (await self._ask("create_multipart_upload", ContentType=content_of(self._key, b"").media_type))["UploadId"]
+        )
 
     async def _leave(self) -> None:
         sending = self._sending.values()

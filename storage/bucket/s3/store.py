@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING, Any
 import obstore
 from obstore.exceptions import BaseError
 
-from storage.bucket.base import ObjectInfo
+from storage.bucket.base import ObjectInfo, Piece, StoredRange
 from storage.bucket.options import BucketOptions
+from storage.bucket.pieces import Fetch
 from storage.bucket.remote.attempts import Attempts
+from storage.bucket.remote.content import content_of
 from storage.bucket.remote.store import Answer, Condition
 from storage.bucket.s3.control import Control, Refused
+from storage.bucket.s3.copying import RangeCopies
 from storage.bucket.s3.etag import quoted, version_of
 from storage.bucket.s3.listing import read_page
-from storage.bucket.s3.multipart import MultipartUpload, parts_of
+from storage.bucket.s3.multipart import MultipartUpload
+from storage.bucket.s3.parts import parts_of
 from storage.bucket.s3.refusal import read_text
 from storage.bucket.s3.service import Service, reach
 from storage.errors import (
@@ -133,31 +137,31 @@ class S3Store:
 
     async def put(self, key: str, data: bytes, condition: Condition | None) -> ObjectInfo:
         if condition is None:
-            answer = await self._ask(key, "put_object", Key=self._prefix + key, Body=data)
+            answer = await self._ask(key, "put_object", **self._object(key, data))
         elif condition.version is None:
             answer = await self._create(key, data)
         else:
             answer = await self._replace(key, data, condition.version)
         return await self._written(key, len(data), version_of(answer.get("ETag")), answer)
 
-    async def upload(self, key: str, chunks: AsyncIterator[bytes | memoryview]) -> ObjectInfo:
-        parts = parts_of(chunks)
-        first = await anext(parts)
-        second = await anext(parts, None)
-        if second is None:
+    async def upload(self, key: str, pieces: AsyncIterator[Piece], fetch: Fetch) -> ObjectInfo:
+        parts = parts_of(pieces, fetch)
+        first, second = await anext(parts), await anext(parts, None)
+        if second is None and not isinstance(first, StoredRange):
             return await self._attempts.run(f"{key}: not known to be written", lambda: self.put(key, first, None))
-        size = len(first) + len(second)
+        name = self._prefix + key
+        copies = RangeCopies(self._control, self._attempts, self._service.bucket, self._prefix, self.head, self._error)
         upload = MultipartUpload(
-            self._control, self._attempts, key, self._prefix + key, lambda refused: self._error(refused, key)
+            self._control, self._attempts, copies, key, name, lambda refused: self._error(refused, key)
         )
         async with upload:
             await upload.send(first)
-            await upload.send(second)
+            if second is not None:
+                await upload.send(second)
             async for part in parts:
-                size += len(part)
                 await upload.send(part)
             version = await upload.complete()
-        return await self._written(key, size, version, {})
+        return await self._written(key, upload.size, version, {})
 
     async def delete(self, key: str) -> None:
         try:
@@ -189,7 +193,7 @@ class S3Store:
 
     async def _create(self, key: str, data: bytes) -> dict[str, Any]:
         try:
-            return await self._control.ask("put_object", Key=self._prefix + key, Body=data, IfNoneMatch="*")
+            return await self._control.ask("put_object", **self._object(key, data), IfNoneMatch="*")
         except Refused as refused:
             if refused.refusal.status == 412:
                 raise ObjectExists(key) from refused
@@ -199,7 +203,7 @@ class S3Store:
         """Ceph before 18 takes a quoted tag for another one when it writes: ask what is there, and say it plainly."""
         tag = quoted(version) if self._takes_quotes else version
         try:
-            return await self._control.ask("put_object", Key=self._prefix + key, Body=data, IfMatch=tag)
+            return await self._control.ask("put_object", **self._object(key, data), IfMatch=tag)
         except Refused as refused:
             if refused.refusal.status != 412:
                 raise self._error(refused, key) from refused
@@ -212,9 +216,15 @@ class S3Store:
 
     async def _unquoted(self, key: str, data: bytes, version: str) -> dict[str, Any]:
         try:
-            return await self._control.ask("put_object", Key=self._prefix + key, Body=data, IfMatch=version)
+            return await self._control.ask("put_object", **self._object(key, data), IfMatch=version)
         except Refused as refused:
             raise self._error(refused, key) from refused
+
+    def _object(self, key: str, data: bytes) -> dict[str, str | bytes]:
+        """The object, and what S3 is to tell of it to everyone who reads it."""
+        content = content_of(key, data)
+        told: dict[str, str | bytes] = {"Key": self._prefix + key, "Body": data, "ContentType": content.media_type}
+        return told | {"ContentEncoding": content.coding} if content.coding else told
 
     async def _written(self, key: str, size: int, version: str, answer: dict[str, Any]) -> ObjectInfo:
         """What was written, with the time that the service gave it; its answer to a PUT names none."""

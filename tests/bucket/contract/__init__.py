@@ -4,15 +4,18 @@ Source: the docstrings of `storage/bucket/base.py`. The raw helpers of `Place` g
 says about the store is compared with the store.
 """
 
+from tests.bucket.contract.copying import CopyingContract
 from tests.bucket.contract.listing import ListingContract
 from tests.bucket.contract.model import ModelContract
-from tests.bucket.contract.place import DATA, KEY, LARGE, ODD_KEYS, Place, in_pieces, listed, streamed
+from tests.bucket.contract.place import DATA, KEY, LARGE, ODD_KEYS, Place, in_pieces, listed, stored, streamed
 from tests.bucket.contract.reading import ReadingContract
 from tests.bucket.contract.versions import VersionContract
 from tests.bucket.contract.writing import WritingContract
 
-__all__ = ["DATA", "KEY", "LARGE", "ODD_KEYS", "BucketContract", "Place", "in_pieces", "listed", "streamed"]
+__all__ = ["DATA", "KEY", "LARGE", "ODD_KEYS", "BucketContract", "Place", "in_pieces", "listed", "stored", "streamed"]
 
 
-class BucketContract(ReadingContract, VersionContract, ListingContract, WritingContract, ModelContract):
+class BucketContract(
+    ReadingContract, VersionContract, ListingContract, WritingContract, CopyingContract, ModelContract
+):
     """Inherited by one class for each bucket."""

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from storage.bucket import Bucket
 from storage.errors import ObjectExists, ObjectNotFound
 from storage.ranges import ByteRange
-from tests.bucket.contract.place import ContractBase, in_pieces, streamed
+from tests.bucket.contract.place import ContractBase, in_pieces, stored, streamed
 
+_VERBS = ["write", "upload", "copy", "create", "replace", "delete", "read", "list"]
 _FOLDERS = ["", "a/", "a/b/", "a.b/", "a-/", "é/"]
 _NAMES = ["f", "f.tar", "f0", ".f", "é.f"]
 _KEYS = st.builds(str.__add__, st.sampled_from(_FOLDERS), st.sampled_from(_NAMES))
@@ -40,7 +41,7 @@ class ModelContract(ContractBase):
 
 async def _step(bucket: Bucket, model: dict[str, bytes], data: st.DataObject) -> None:
     """One operation on both; the model is a dictionary and plain slices."""
-    verb = data.draw(st.sampled_from(["write", "upload", "create", "replace", "delete", "read", "list"]), label="verb")
+    verb = data.draw(st.sampled_from(_VERBS), label="verb")
     key = data.draw(_KEYS, label="key")
     body = data.draw(_BODIES, label="body")
     if verb == "list":
@@ -63,6 +64,12 @@ async def _step(bucket: Bucket, model: dict[str, bytes], data: st.DataObject) ->
     elif verb == "create" and key in model:
         with pytest.raises(ObjectExists):
             await bucket.create(key, body)
+    elif verb == "copy" and model:
+        source = data.draw(st.sampled_from(sorted(model)), label="source")
+        start = data.draw(st.integers(0, len(model[source])), label="start")
+        stop = data.draw(st.integers(start, len(model[source])), label="stop")
+        await bucket.upload(key, in_pieces([body[:5], await stored(bucket, source, start, stop), body[5:]]))
+        model[key] = body[:5] + model[source][start:stop] + body[5:]
     elif verb == "delete":
         await bucket.delete(key)
         model.pop(key, None)

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import pytest
 
-from storage.bucket import Bucket
+from storage.bucket import Bucket, Piece, StoredRange
 from storage.ranges import ByteRange
 
 KEY = "studies/1.2.3/series/4.5.6.tar"
@@ -69,12 +69,17 @@ async def streamed(bucket: Bucket, key: str, range: ByteRange, chunk_bytes: int,
     return b"".join(chunks)
 
 
-async def in_pieces(pieces: Iterable[bytes], error: Exception | None = None) -> AsyncIterator[bytes | memoryview]:
+async def in_pieces(pieces: Iterable[Piece], error: Exception | None = None) -> AsyncIterator[Piece]:
     for piece in pieces:
         await asyncio.sleep(0)
         yield piece
     if error is not None:
         raise error
+
+
+async def stored(bucket: Bucket, key: str, start: int, stop: int) -> StoredRange:
+    """A range of an object as it is now."""
+    return StoredRange(key, ByteRange(start, stop), (await bucket.head(key)).version)
 
 
 class ContractBase:
