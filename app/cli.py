@@ -1,4 +1,4 @@
-"""The command line: `codweb serve`, `index`, `ingest`, `check`, `demo`."""
+"""The command line: `codweb serve`, `index`, `ingest`, `check`, `unlock`, `demo`."""
 
 from typing import Annotated
 
@@ -10,6 +10,7 @@ from app.commands.demo import demo
 from app.commands.index import index
 from app.commands.ingest import ingest
 from app.commands.serve import serve
+from app.commands.unlock import unlock
 
 commands = typer.Typer(
     name="codweb",
@@ -23,6 +24,7 @@ commands.command()(serve)
 commands.command()(index)
 commands.command()(ingest)
 commands.command()(check)
+commands.command()(unlock)
 commands.command()(demo)
 
 

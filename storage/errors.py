@@ -11,7 +11,9 @@
     ├── Conflict                      409
     │   ├── ObjectExists                    create-if-absent found the key taken
     │   ├── SeriesExists                    ingest met a series that is already stored
-    │   └── SeriesLocked                    another writer holds the lock
+    │   ├── InstanceExists                  an instance of this SOP Instance UID is stored already
+    │   ├── SeriesLocked                    another writer holds the lock
+    │   └── SeriesUnfinished                a writer broke off within a change, and its lock remains
     ├── Withheld                      406   may not be given out (de-identified stores)
     ├── CorruptSeries                 500   metadata and tar disagree, hostile sizes, unreadable structure
     │   ├── ObjectTruncated                 an object ends before the range that was asked
@@ -69,8 +71,16 @@ class SeriesExists(Conflict):
     """Ingest met a series that the datastore already holds."""
 
 
+class InstanceExists(Conflict):
+    """The series holds an instance of this SOP Instance UID already."""
+
+
 class SeriesLocked(Conflict):
     """Another writer holds the lock of the series."""
+
+
+class SeriesUnfinished(Conflict):
+    """A change broke off where nobody can tell now how far it came; its lock remains and says what was to become."""
 
 
 class Withheld(StorageError):

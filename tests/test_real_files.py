@@ -36,15 +36,11 @@ NATIVE_SYNTAXES = {"1.2.840.10008.1.2", EXPLICIT_LITTLE_ENDIAN, "1.2.840.10008.1
 
 NO_PREFIX = "not a DICOM file: no DICM after 128 bytes (PS3.10 section 7.1)"
 NO_STUDY = "no Study Instance UID"
-DICOMDIR = "a DICOMDIR: it lists other files and holds no instance"
 SHORT_UID = "study or series UID shorter than the 10 characters COD asks for"
 
 REFUSED = {
     "charsets/chrSQEncoding.dcm": NO_STUDY,
     "charsets/chrSQEncoding1.dcm": NO_STUDY,
-    "charsets_orthanc/DICOMDIR": DICOMDIR,
-    "dicomdir/DICOMDIR": DICOMDIR,
-    "dicomdir/DICOMDIR-bigEnd": DICOMDIR,
     "htj2k/HTJ2KLossless_08_RGB.dcm": NO_STUDY,
     "htj2k/HTJ2K_08_RGB.dcm": NO_STUDY,
     "jpegls/JLSL_08_07_0_1F.dcm": NO_STUDY,
@@ -144,8 +140,6 @@ def _is_true(reason: str, path: Path) -> bool:
             read(path)
         return True
     data_set = read(path)
-    if reason == DICOMDIR:
-        return bool(data_set.file_meta.MediaStorageSOPClassUID == "1.2.840.10008.1.3.10")
     study_uid = str(data_set.get("StudyInstanceUID", ""))
     return not study_uid if reason == NO_STUDY else 0 < len(study_uid) < 10
 

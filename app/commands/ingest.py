@@ -2,11 +2,12 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -23,16 +24,20 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from app.main import open_archive
 from app.settings import read_settings
 from storage.bucket import Bucket, open_bucket
 from storage.bucket.options import BucketOptions
 from storage.errors import StorageError, StorageUnavailable
 from storage.indexing.summary import summary_of
-from storage.ingest import Outcome, Report, SeriesNote, SilentProgress
+from storage.ingest import Ledger, Outcome, Report, SeriesNote, SilentProgress
 from storage.ingest import Progress as IngestProgress
 from storage.ingest import ingest as run_ingest
+from storage.ingest.ledger import FILE_NAME
 from storage.keys import SeriesKey
+from storage.state import StateFolder
+
+if TYPE_CHECKING:
+    from storage.pixels.encode import Target
 
 MAX_LISTED = 20
 """Refused files that the table names; `--json` names all."""
@@ -43,59 +48,116 @@ PROCESSES_FROM = 500
 MAX_SERIES_LISTED = 50
 """Series that the table shows, those with something to say first; `--json` names all."""
 
+_COUNTED = ("New", "Same", "Conflict")
+
+
+class Encoding(StrEnum):
+    """What pixels can be transcoded to, as `storage.pixels.encode.Target`, which takes half a second to import."""
+
+    J2K = "j2k"
+    HTJ2K = "htj2k"
+    JLS = "jls"
+
 
 def ingest(
-    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE", help="Files and folders to read.")],
-    to: Annotated[str, typer.Option("--to", help="Datastore to write to: a folder, made if it does not exist.")],
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE", help="Files, folders, archives, a DICOMDIR, s3://… or gs://…")
+    ],
+    to: Annotated[
+        str, typer.Option("--to", help="Datastore to write to: a folder, made if it does not exist, s3://… or gs://…")
+    ],
     json_report: Annotated[bool, typer.Option("--json", help="Print one JSON report instead of a table.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be stored, and write nothing.")] = False,
+    wait: Annotated[float, typer.Option(help="How many seconds to wait for another writer of a series.", min=0)] = 0.0,
+    reread: Annotated[
+        bool, typer.Option("--reread", help="Open files that an earlier run has read, although they did not change.")
+    ] = False,
+    transcode: Annotated[
+        Encoding | None,
+        typer.Option(
+            help="Store pixels so, where that loses nothing and makes the file smaller; default: as they are."
+        ),
+    ] = None,
+    thumbnails: Annotated[
+        bool,
+        typer.Option("--thumbnails", help="Make a thumbnail of each series that changed; films need ffmpeg on PATH."),
+    ] = False,
+    jobs: Annotated[
+        int | None, typer.Option(help="Processes that read files.", min=1, show_default="as many as cores")
+    ] = None,
     index: Annotated[
         bool, typer.Option("--index/--no-index", help="Index what was stored, so that a server has its answers ready.")
     ] = True,
     state: Annotated[
-        Path | None, typer.Option(help="Folder for the indexes.", show_default="as codweb serve's")
+        Path | None,
+        typer.Option(help="Folder for the indexes, and for what is known of files.", show_default="as codweb serve's"),
     ] = None,
 ) -> None:
     """Store DICOM files as Cloud Optimized DICOM, one tar per series.
 
     \b
-    Reads every file under SOURCE, whatever its name, groups the files into
-    series, and writes each series that the datastore does not hold yet, bit
-    for bit. Files that are not DICOM are listed and left alone. A series that
-    is stored already is not touched.
+    Reads every file under SOURCE, whatever its name, in archives too, groups
+    the files into series wherever they lie, and stores each instance that the
+    datastore does not hold yet, bit for bit. Files that are not DICOM are
+    listed and left alone. What is stored already stays: a file with the same
+    SOP Instance UID and other bytes is reported as a conflict.
+
+    \b
+    Interrupt it at any time and run the same command again: it goes on where
+    it stopped. A finished run repeated opens no file and changes nothing.
 
     \b
     Examples:
       codweb ingest ./dicom --to ./datastore
-      codweb ingest scan1/ scan2/ extra.dcm --to ./datastore
+      codweb ingest scan1/ cd.zip extra.dcm --to ./datastore
       codweb ingest ./dicom --to ./datastore --dry-run
+      codweb ingest s3://inbox/today --to s3://archive/dicomweb
+      codweb ingest ./dicom --to ./datastore --transcode htj2k
       codweb ingest ./dicom --to ./datastore --json > report.json
 
     \b
-    The exit code is 0 if everything is stored, and 1 if something was refused
-    or is in conflict; the report says what.
+    The exit code is 0 if everything is stored, 1 if something was refused or
+    is in conflict (the report says what), 130 if it was interrupted.
     """
     console, errors = Console(), Console(stderr=True)
+    report = Report()
+    is_interrupted = False
     try:
-        bucket = _open(to, dry_run=dry_run)
         with _progress(errors) as progress:
-            report = asyncio.run(_run(sources, bucket, progress, dry_run=dry_run))
-            if index and not dry_run:
+            work = _run(
+                sources, to, state, report, progress,
+                dry_run=dry_run, wait=wait, reread=reread, jobs=jobs, transcode=transcode,
+                thumbnails=thumbnails,
+            )  # fmt: skip
+            try:
+                asyncio.run(work)
+            except KeyboardInterrupt:
+                is_interrupted = True
+            if index and not dry_run and not is_interrupted:
                 asyncio.run(_index(to, state, report, progress))
     except (StorageError, ValueError) as error:
-        errors.print(f"codweb ingest: {error}", markup=False, highlight=False, soft_wrap=True)
+        if report.series and not json_report:
+            _print_report(console, report)
+        _say(errors, str(error))
         raise typer.Exit(1) from error
+    except KeyboardInterrupt:  # everything is stored; the server builds what is missing of the indexes
+        is_interrupted = True
     if json_report:
         typer.echo(json.dumps(asdict(report), indent=2))
     else:
         _print_report(console, report)
+    if is_interrupted:
+        _say(errors, "interrupted. Run the same command again: it goes on where it stopped")
+        raise typer.Exit(130)
     if not report.series:
-        named = ", ".join(_printable(str(source)) for source in sources)
-        errors.print(
-            f"codweb ingest: no readable DICOM file under {named}", markup=False, highlight=False, soft_wrap=True
-        )
+        named = ", ".join(_printable(source) for source in sources)
+        _say(errors, f"no readable DICOM file under {named}")
     if not report.is_clean or not report.series:
         raise typer.Exit(1)
+
+
+def _say(errors: Console, sentence: str) -> None:
+    errors.print(f"codweb ingest: {sentence}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _open(to: str, *, dry_run: bool) -> Bucket:
@@ -108,28 +170,67 @@ def _open(to: str, *, dry_run: bool) -> Bucket:
         raise StorageUnavailable(str(error)) from error
 
 
-async def _run(sources: list[Path], bucket: Bucket, progress: IngestProgress, *, dry_run: bool) -> Report:
+async def _run(
+    sources: Sequence[str],
+    to: str,
+    state: Path | None,
+    report: Report,
+    progress: IngestProgress,
+    *,
+    dry_run: bool,
+    wait: float,
+    reread: bool,
+    jobs: int | None,
+    transcode: Encoding | None,
+    thumbnails: bool,
+) -> None:
+    bucket = _open(to, dry_run=dry_run)
     try:
-        async for _ in bucket.list(
-            "studies/"
-        ):  # says now that nothing can be reached there, not after an hour of reading
+        # Says now that nothing can be reached there, not after an hour of reading.
+        async for _ in bucket.list("studies/"):
             break
-        return await run_ingest(sources, bucket, progress=progress, dry_run=dry_run)
+        settings = read_settings(datastore=to, state_dir=state)
+        with ExitStack() as stack:
+            ledger = None
+            if not dry_run:
+                place = StateFolder(settings.state_dir, bucket.url).path / FILE_NAME
+                ledger = stack.enter_context(Ledger(place, is_believed=not reread))
+            await run_ingest(
+                sources,
+                bucket,
+                progress=progress,
+                dry_run=dry_run,
+                wait_seconds=wait,
+                ledger=ledger,
+                jobs=jobs,
+                target=None if transcode is None else _target(transcode),
+                thumbnails=thumbnails,
+                options=settings.bucket_options,
+                report=report,
+            )
     finally:
         await bucket.close()
 
 
+def _target(encoding: Encoding) -> "Target":
+    from storage.pixels.encode import Target
+
+    return Target(encoding.value)
+
+
 async def _index(to: str, state: Path | None, report: Report, progress: IngestProgress) -> None:
-    """Build the deep index of each new series: what a server would otherwise do when somebody waits for it."""
-    stored = [note for note in report.series if note.outcome is Outcome.STORED]
-    if not stored:
+    """Build the deep index of each series that changed: what a server would otherwise do when somebody waits for it."""
+    changed = [note for note in report.series if note.outcome in (Outcome.STORED, Outcome.APPENDED)]
+    if not changed:
         return
+    from app.main import open_archive  # and with it all of HTTP: a second that an ingest without indexes does not need
+
     settings = read_settings(datastore=to, state_dir=state)
-    is_small = sum(note.instances for note in stored) < PROCESSES_FROM
+    is_small = sum(note.instances for note in changed) < PROCESSES_FROM
     archive = open_archive(settings, open_bucket(to, options=settings.bucket_options) if is_small else None)
     try:
-        progress.begin("Indexing", files=len(stored), size=None)
-        for note in stored:
+        progress.begin("Indexing", files=len(changed), size=None)
+        for note in changed:
             built = await archive.shelf.get(SeriesKey(note.study_uid, note.series_uid), depth="deep")
             await archive.catalogue.upsert([summary_of(built)])
             progress.advance(files=1)
@@ -166,6 +267,11 @@ class _Bars:
         total = size if size is not None else files
         self._task = self._bars.add_task(task, total=total, files_done=0, files_rate="")
 
+    def expect(self, *, files: int = 0, size: int = 0) -> None:
+        if self._task is not None:
+            task = self._bars.tasks[-1]
+            self._bars.update(self._task, total=(task.total or 0) + (size if self._counts_bytes else files))
+
     def advance(self, *, files: int = 0, size: int = 0) -> None:
         if self._task is None:
             return
@@ -179,11 +285,12 @@ class _Bars:
 def _print_report(console: Console, report: Report) -> None:
     if report.series:
         table = Table(title="Series", title_justify="left")
-        for name in ("Study", "Series", "Instances", "Outcome"):
-            table.add_column(name, overflow="fold", justify="right" if name == "Instances" else "left")
-        notes = sorted(report.series, key=lambda note: note.message is None)
+        for name in ("Study", "Series", "New", "Same", "Conflict", "Outcome"):
+            table.add_column(name, overflow="fold", justify="right" if name in _COUNTED else "left")
+        notes = sorted(report.series, key=lambda note: (note.message is None, note.outcome is Outcome.UNCHANGED))
         for note in notes[:MAX_SERIES_LISTED]:
-            table.add_row(note.study_uid, note.series_uid, f"{note.instances:,}", note.outcome.value)
+            counts = (f"{count:,}" for count in (note.instances, note.same, note.conflict))
+            table.add_row(note.study_uid, note.series_uid, *counts, note.outcome.value)
         console.print(table)
         if len(notes) > MAX_SERIES_LISTED:
             console.print(f"… and {len(notes) - MAX_SERIES_LISTED:,} more series; --json lists all", highlight=False)
@@ -198,13 +305,18 @@ def _print_report(console: Console, report: Report) -> None:
             console.print(f"{title}: {_printable(line)}", markup=False, highlight=False, soft_wrap=True)
         if len(lines) > MAX_LISTED:
             console.print(f"… and {len(lines) - MAX_LISTED:,} more; --json lists all", markup=False, highlight=False)
-    stored = sum(note.outcome in (Outcome.STORED, Outcome.PLANNED) for note in report.series)
-    console.print(
-        f"{len(report.new):,} instances in {stored:,} series, {len(report.same):,} same, "
-        f"{len(report.conflict):,} in conflict, {len(report.refused):,} files refused; "
-        f"{report.bytes / 1e6:,.1f} MB in {report.seconds:,.1f} s",
-        highlight=False,
-        soft_wrap=True,
+    console.print(_summary(report), highlight=False, soft_wrap=True)
+
+
+def _summary(report: Report) -> str:
+    changed = (Outcome.STORED, Outcome.APPENDED, Outcome.PLANNED)
+    series = sum(note.outcome in changed for note in report.series)
+    skipped = f", {len(report.skipped):,} skipped (no instances by their nature)" if report.skipped else ""
+    rate = f" ({len(report.new) / report.seconds:,.0f} files/s)" if report.new and report.seconds else ""
+    return (
+        f"{len(report.new):,} instances in {series:,} series, {len(report.same):,} same, "
+        f"{len(report.conflict):,} in conflict, {len(report.refused):,} files refused{skipped}; "
+        f"{report.bytes / 1e6:,.1f} MB in {report.seconds:,.1f} s{rate}"
     )
 
 

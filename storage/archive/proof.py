@@ -86,6 +86,8 @@ class Prover:
         try:
             await self._bucket.head(index.key.lock)
         except ObjectNotFound:
+            if not await self._shelf.is_current(index):  # once the lock is gone, metadata.json is the new one
+                return ObjectChanged(f"{index.key} was rewritten meanwhile: {reason}")
             return InstanceUnreadable(reason)
         return SeriesInMotion(f"{reason}; a writer's lock exists, so the series may be in the middle of a rewrite")
 

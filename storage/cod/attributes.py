@@ -9,7 +9,6 @@ Sources: PS3.18 §F.2 (DICOM JSON Model), §10.4.1.1.2 (metadata: no group 0002)
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 
 import msgspec
 
@@ -39,8 +38,7 @@ _IN_IMAGE_PLANE = frozenset(
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-@dataclass(frozen=True, slots=True)
-class Normalised:
+class Normalised(msgspec.Struct, frozen=True, gc=False):
     """One instance's attributes, ready to send."""
 
     json: bytes

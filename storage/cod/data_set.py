@@ -49,7 +49,7 @@ _PLAIN = re.compile(
 )
 
 # What the published writer leaves of bulk data; an element that is a link is nothing else besides.
-_LINK = re.compile(rb'\{ ?"vr": ?"(O[BDFLVW]|UN)", ?"BulkDataURI": ?\{')
+LINK = re.compile(rb'\{ ?"vr": ?"(O[BDFLVW]|UN)", ?"BulkDataURI": ?\{')
 
 _shared: dict[bytes, bytes] = {}
 """Finished elements by their stored text; emptied when full."""
@@ -85,7 +85,7 @@ class Place:
 _NOWHERE = Place(None)
 
 
-class _DependsOnPlace(Exception):
+class DependsOnPlace(Exception):
     """An element cannot be finished without knowing where it stands."""
 
 
@@ -220,7 +220,7 @@ def _object(layout: Layout, elements: list[bytes]) -> bytes:
 
 def _finished(tag: int, raw: bytes, place: Place) -> bytes:
     """An element that was not met before; remembered if its form is the same wherever it stands."""
-    link = _LINK.match(raw)
+    link = LINK.match(raw)
     if link is not None:
         return _linked(tag, link[1].decode(), place)
     if len(raw) > SHARED_BYTES or tag in NAMED:
@@ -229,7 +229,7 @@ def _finished(tag: int, raw: bytes, place: Place) -> bytes:
     if element is None:
         try:
             element = _mended(tag, raw, _NOWHERE)
-        except _DependsOnPlace:
+        except DependsOnPlace:
             return _mended(tag, raw, place)
     if len(_shared) >= SHARED_ELEMENTS:
         _shared.clear()
@@ -283,7 +283,7 @@ def _linked(tag: int, vr: str, place: Place) -> bytes:
     if vr == "SQ":
         raise Malformed(f"{tag:08X} is a sequence as bulk data")
     if place.link is None:
-        raise _DependsOnPlace
+        raise DependsOnPlace
     return b'{"vr":"%b","BulkDataURI":%b}' % (vr.encode(), msgspec.json.encode(f"{place.link}/{tag:08X}"))
 
 

@@ -57,6 +57,8 @@ class SeriesMetadata:
     thumbnail: dict[str, object] | None
     custom: dict[str, msgspec.Raw]
     """Every other top-level field, undecoded: fields of users, which a rewrite must keep."""
+    stored_thumbnail: msgspec.Raw | None
+    """`thumbnail` as it is stored: what a rewrite keeps even when nobody can read it."""
 
 
 def parse_series_metadata(data: bytes, key: SeriesKey, *, limits: Limits = DEFAULT_LIMITS) -> SeriesMetadata:
@@ -88,6 +90,7 @@ def parse_series_metadata(data: bytes, key: SeriesKey, *, limits: Limits = DEFAU
         entries={uid: parse_entry(uid, stored) for uid, stored in instances.items()},
         thumbnail=_thumbnail(root.get("thumbnail")),
         custom={name: value for name, value in root.items() if name not in _DOCUMENT},
+        stored_thumbnail=root.get("thumbnail"),
     )
 
 

@@ -3,19 +3,19 @@
 The published writer stores the attributes of each instance of a series in the same order, and most of the text is the
 same from one to the next. Taking each apart finds that out element by element, 150 times an instance. A pattern keeps
 what was alike instead: long runs of text that must come again byte for byte, and between them slots, whose elements
-differ. Text that begins with the same bytes has the same structure, so only the slots are taken apart. A text that does
-not fit is finished as if it stood alone, and a new pattern is learnt from it.
+differ. Text that begins with the same bytes has the same structure, so only the slots are taken apart, most of them by the
+shape they had when the pattern was learnt (`storage.cod.shapes`). A text that does not fit is finished as if it stood
+alone, and a new pattern is learnt from it.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import msgspec
 
 from storage.cod.attributes import SOP_CLASS_UID, TRANSFER_SYNTAX_UID, Normalised, lacks_required, normalise
 from storage.cod.data_set import (
-    NAMED,
     NOTHING,
     PIXELS,
     Layout,
@@ -25,6 +25,7 @@ from storage.cod.data_set import (
     layout_of,
     only_text,
 )
+from storage.cod.shapes import Flat, Shape, is_flat, learnt_shape
 from storage.cod.values import Malformed
 from storage.levels import SPECIFIC_CHARACTER_SET
 
@@ -33,12 +34,6 @@ MOST_LESSONS = 32
 
 _GAP = re.compile(rb'[ \t\r\n]*[{,][ \t\r\n]*"([0-9A-Fa-f]{8})"[ \t\r\n]*:[ \t\r\n]*')
 _END = re.compile(rb"[ \t\r\n]*\}[ \t\r\n]*")
-# Elements that need no mending, and are certainly JSON: one string without escapes, or numbers no reader will bend.
-_NUMBER = rb"-?(?:0|[1-9][0-9]{0,8})(?:\.[0-9]{1,9})?(?:[eE]-?[0-9]{1,2})?"
-_PLAIN = re.compile(
-    rb'\{ ?"vr": ?"(?:(A[EST]|CS|D[AST]|IS|L[OT]|S[HT]|TM|U[CILRT])", ?"Value": ?\[("[^"\\\x00-\x1f]++")'
-    rb'|(DS|F[DL]|IS|S[LS]|U[LS])", ?"Value": ?\[(' + _NUMBER + rb"(?:, ?" + _NUMBER + rb")*+))\]\}"
-)
 _RUN_HEAD_BYTES = 64
 _MOST_ENDS = 4
 """Places tried for the end of an element that is not flat."""
@@ -54,8 +49,8 @@ class Neighbours:
         self._pattern: _Pattern | None = None
         self._keys: tuple[str, ...] = ()
         self._raws: list[bytes] = []
-        self._differing: set[int] = set()
-        """Positions of members that were seen to differ between instances of these keys."""
+        self._differing: dict[int, bytes] = {}
+        """Positions of members that were seen to differ between instances of these keys, each with another text of it."""
         self._lessons = 0
 
     def normalise(self, stored: bytes, *, bulkdata_base: str, extra: Mapping[int, bytes] = NOTHING) -> Normalised:
@@ -78,11 +73,21 @@ class Neighbours:
             return  # no strict JSON: it was mended, and its neighbours may not need that
         keys, raws = tuple(members), list(map(bytes, members.values()))
         if keys == self._keys:
-            self._differing.update(number for number, raw in enumerate(raws) if raw != self._raws[number])
-        else:
-            self._differing = set()
+            for number, (raw, other) in enumerate(zip(raws, self._raws, strict=True)):
+                if raw != other:
+                    self._differing[number] = other
+            self._pattern = _pattern(stored, keys, raws, self._differing, extra)
+        else:  # what differs is not known yet, at least the UID does
+            self._differing = {}
+            self._pattern = None
         self._keys, self._raws = keys, raws
-        self._pattern = _pattern(stored, keys, raws, self._differing, extra)
+
+
+_Match = Callable[[bytes, int], "re.Match[bytes] | None"]
+_Slot = tuple[bytes, bytes, _Match | None, bytes, bool, Shape | None, int | None]
+"""The run before it. Of a flat one: that run with what stands before the values, what matches these, what stands before
+them when finished, and whether they are numbers. The shape of another one, None where that says nothing. The tag; None
+for an element that is not sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +96,7 @@ class _Pattern:
 
     runs: tuple[bytes, ...]
     """One before each slot, and one behind the last."""
-    tags: tuple[int | None, ...]
-    """Per slot; None for an element that is not sent."""
+    slots: tuple[_Slot, ...]
     extra: tuple[int, ...]
     """Tags of the finished elements that are added: slots of the finished text alone."""
     pieces: tuple[bytes, ...]
@@ -142,18 +146,22 @@ class _Pattern:
         """The finished elements of the slots; None if the text between them is another."""
         values: list[bytes] = []
         position = 0
-        for run, tag in zip(self.runs, self.tags, strict=False):
+        for run, lead, match, head, are_numbers, shape, tag in self.slots:
+            if match is not None and stored.startswith(lead, position):
+                flat = match(stored, position + len(lead))
+                if flat is not None:
+                    values.append(head + (flat[0].replace(b" ", b"") if are_numbers else flat[0]))
+                    position = flat.end()
+                    continue
             if not stored.startswith(run, position):
                 return None
             position += len(run)
-            plain = _PLAIN.match(stored, position)
-            if plain is not None and tag not in NAMED:
-                vr, text, number_vr, numbers = plain.groups()
-                if text is None:
-                    vr, text = number_vr, numbers.replace(b" ", b"")
-                values.append(b'{"vr":"%b","Value":[%b]}' % (vr, text))
-                position = plain.end()
-                continue
+            if shape is not None:
+                shaped = shape.fill(stored, position, place)
+                if shaped is not None:
+                    value, position = shaped
+                    values.append(value)
+                    continue
             raw = self._element(stored, position, len(values) + 1)
             if raw is None:
                 return None
@@ -191,7 +199,7 @@ def _occurrences(text: bytes, wanted: bytes, position: int) -> Iterator[int]:
 
 
 def _pattern(
-    stored: bytes, keys: tuple[str, ...], raws: list[bytes], differing: set[int], extra: tuple[int, ...]
+    stored: bytes, keys: tuple[str, ...], raws: list[bytes], differing: Mapping[int, bytes], extra: tuple[int, ...]
 ) -> _Pattern | None:
     """The pattern of a text; None for one whose members cannot be found again one after the other."""
     spans = _spans(stored, keys, raws)
@@ -227,7 +235,9 @@ def _pattern(
     syntax_at = keys.index(TRANSFER_SYNTAX_UID) if TRANSFER_SYNTAX_UID in keys else None
     return _Pattern(
         runs=tuple(runs),
-        tags=tuple(layout.tags[at] for at in slots),
+        slots=tuple(
+            _slot(run, layout.tags[at], raws[at], differing.get(at)) for run, at in zip(runs, slots, strict=False)
+        ),
         extra=extra,
         pieces=tuple(pieces),
         sent=tuple(sent),
@@ -239,6 +249,13 @@ def _pattern(
     )
 
 
+def _slot(run: bytes, tag: int | None, raw: bytes, other: bytes | None) -> _Slot:
+    shape = learnt_shape(tag, raw, other)
+    if isinstance(shape, Flat):
+        return run, run + shape.stored, shape.values.match, shape.finished, shape.are_numbers, None, tag
+    return run, b"", None, b"", False, shape, tag
+
+
 _NOWHERE = Place(None)
 
 
@@ -246,7 +263,7 @@ def _is_constant(layout: Layout, at: int, raw: bytes) -> bool:
     """Whether the finished form of a member depends on its tag and text alone; one that is not sent has none."""
     tag = layout.tags[at]
     if tag == SPECIFIC_CHARACTER_SET:
-        return _PLAIN.fullmatch(raw) is not None
+        return is_flat(raw)
     return tag is None or (tag not in PIXELS and is_remembered(raw))
 
 

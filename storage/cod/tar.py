@@ -58,11 +58,13 @@ class TarLayout:
 
     members: tuple[TarMember, ...]
     size: int
+    data_stop: int
+    """Where the end of the archive begins."""
 
     @property
     def end_of_archive(self) -> bytes:
         """What follows the last member: two zero blocks, and zeros up to a whole record."""
-        return bytes(self.size - (self.members[-1].next_start if self.members else 0))
+        return bytes(self.size - self.data_stop)
 
 
 def member_name(instance_uid: str) -> str:
@@ -77,16 +79,30 @@ def padding_bytes(size: int) -> int:
     return -size % BLOCK_BYTES
 
 
-def lay_out(files: Sequence[tuple[str, int, float]]) -> TarLayout:
-    """Place files, each (instance UID, size in bytes, mtime), one after the other."""
+def lay_out(files: Sequence[tuple[str, int, float]], *, begin: int = 0) -> TarLayout:
+    """Place files, each (instance UID, size in bytes, mtime), one after the other.
+
+    Args:
+        begin: bytes of the tar that come before them, whole blocks.
+    """
     members = []
-    position = 0
+    position = begin
     for instance_uid, size, mtime in files:
         member = TarMember(member_name(instance_uid), position, position + HEADER_BYTES, size, mtime)
         members.append(member)
         position = member.next_start
     total = position + 2 * BLOCK_BYTES
-    return TarLayout(tuple(members), total + -total % RECORD_BYTES)
+    return TarLayout(tuple(members), total + -total % RECORD_BYTES, position)
+
+
+def lead(size: int) -> bytes:
+    """A pax global header of `size` bytes, whole blocks and at least two, that says nothing: it moves what follows.
+
+    Source: POSIX.1-2001 pax Interchange Format, typeflag `g` and the keyword `comment`.
+    """
+    length = size - BLOCK_BYTES
+    filler = "." * (length - len(f"{length} comment=\n"))
+    return _ustar_block(_PAX_NAME, mode=0, size=length, mtime=0, kind=b"g") + _record("comment", filler)
 
 
 def member_header(member: TarMember) -> bytes:
@@ -103,7 +119,8 @@ def member_header(member: TarMember) -> bytes:
         records += _record("size", str(member.size))
     if len(records) > BLOCK_BYTES:
         raise ValueError(f"PAX records of {len(records)} bytes do not fit one block")
-    seconds = round(member.mtime) if 0 <= member.mtime < MAX_OCTAL_SIZE else 0
+    rounded = round(member.mtime)
+    seconds = rounded if 0 <= rounded < MAX_OCTAL_SIZE else 0
     size = member.size if member.size < MAX_OCTAL_SIZE else 0
     extended = _ustar_block(_PAX_NAME, mode=0, size=len(records), mtime=0, kind=b"x")
     plain = _ustar_block(name[:_NAME_BYTES], mode=0o644, size=size, mtime=seconds, kind=b"0")

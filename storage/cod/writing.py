@@ -8,15 +8,17 @@ it; we write a valid one, so that ratarmount mounts the series without reading i
 import base64
 import json
 import sqlite3
+import threading
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import msgspec
 import zstandard
 
-from storage.cod.lock import LockOwner
+from storage.cod.entry import OriginalUids
+from storage.cod.lock import Journal, LockOwner
 from storage.cod.tar import TarLayout, TarMember
 from storage.keys import SeriesKey
 
@@ -45,6 +47,7 @@ class NewEntry:
     """One instance to be written into metadata.json."""
 
     instance_uid: str
+    """Its key: the UID of the outside world."""
     member: TarMember
     crc32c: int
     """Of exactly the P10 bytes of the member."""
@@ -54,6 +57,10 @@ class NewEntry:
     """What `compress_attributes` made of the instance's DICOM JSON."""
     offset_table: OffsetTable | None
     original_path: str
+    dependencies: tuple[str, ...] = ()
+    """URIs of files that this instance stands for, to be deleted when it is safe to."""
+    original_uids: OriginalUids | None = None
+    """What the P10 says, where the keys are hashed UIDs; None: it says what the keys say."""
 
 
 def instance_uri(datastore_url: str, series: SeriesKey, instance_uid: str) -> str:
@@ -63,60 +70,139 @@ def instance_uri(datastore_url: str, series: SeriesKey, instance_uid: str) -> st
 
 def compress_attributes(attributes_json: bytes) -> bytes:
     """The DICOM JSON of one instance as one zstd frame that states its content size."""
-    return zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_content_size=True).compress(attributes_json)
+    compressor: zstandard.ZstdCompressor | None = getattr(_local, "compressor", None)
+    if compressor is None:
+        compressor = _local.compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_content_size=True)
+    return compressor.compress(attributes_json)
 
 
-def encode_series(
-    series: SeriesKey,
-    entries: Iterable[NewEntry],
-    *,
-    datastore_url: str,
-    modified: datetime,
-    owner: LockOwner | None = None,
-) -> bytes:
-    """The bytes of metadata.json; with an `owner`, those of the lock that announces it.
+_local = threading.local()
+"""A compressor serves one thread, and making one takes longer than compressing with it."""
+
+
+class PackedSeries:
+    """metadata.json, compressed once: as itself, and as the body of the lock that announces it.
 
     The same input gives the same bytes: the gzip header carries no time.
     """
-    packer = zlib.compressobj(GZIP_LEVEL, wbits=31)
-    head = {"study_uid": series.study_uid, "series_uid": series.series_uid}
-    packed = [packer.compress(msgspec.json.encode(head)[:-1] + b',"cod":{"instances":{')]
-    separator = b""
-    for entry in entries:
-        named = msgspec.json.encode(entry.instance_uid) + b":"
-        fields = _entry_fields(series, entry, datastore_url, modified)
-        # The stdlib escapes everything beyond ASCII, lone surrogates of undecodable file names too.
-        packed.append(packer.compress(separator + named + json.dumps(fields).encode("ascii")))
-        separator = b","
-    tail = b"}}" if owner is None else b'}},"codweb":' + msgspec.json.encode(owner)
-    packed += (packer.compress(tail + b"}"), packer.flush())
-    return b"".join(packed)
+
+    def __init__(self, members: Mapping[str, msgspec.Raw], entries: Iterable[tuple[str, msgspec.Raw | bytes]]) -> None:
+        """Pack the top-level members, in their order, with `cod` behind them, and entries by instance UID."""
+        self._packer = zlib.compressobj(GZIP_LEVEL, wbits=31)
+        self._packed: list[bytes] = []
+        self._put(b"{")
+        for name, value in members.items():
+            self._put(msgspec.json.encode(name) + b":" + bytes(value) + b",")
+        self._put(b'"cod":{"instances":{')
+        separator = b""
+        for instance_uid, entry in entries:
+            self._put(separator + msgspec.json.encode(instance_uid) + b":" + bytes(entry))
+            separator = b","
+        self._put(b"}}")
+
+    @property
+    def metadata(self) -> bytes:
+        """The bytes of metadata.json."""
+        return self._ended(b"}")
+
+    def lock(self, owner: LockOwner, journal: Journal | None = None) -> bytes:
+        """The bytes of a lock whose holder is about to write it, or (without a journal) keeps it."""
+        tail = b',"codweb":' + msgspec.json.encode(owner)
+        if journal is not None:
+            tail += b',"codweb_journal":' + msgspec.json.encode(journal)
+        return self._ended(tail + b"}")
+
+    def _put(self, text: bytes) -> None:
+        self._packed.append(self._packer.compress(text))
+
+    def _ended(self, tail: bytes) -> bytes:
+        packer = self._packer.copy()
+        return b"".join((*self._packed, packer.compress(tail), packer.flush()))
 
 
-def _entry_fields(
-    series: SeriesKey, entry: NewEntry, datastore_url: str, modified: datetime
-) -> dict[str, str | int | bool | list[str] | dict[str, int] | dict[str, tuple[int, ...]]]:
-    """One v2.0 entry. `end_byte` is exclusive; `modified_datetime` is written without a zone, as the library does."""
-    table = entry.offset_table
-    return {
-        "instance_uid": entry.instance_uid,
-        "series_uid": series.series_uid,
-        "study_uid": series.study_uid,
+def series_members(series: SeriesKey, *, is_deid: bool = False) -> dict[str, msgspec.Raw]:
+    """The top-level members that name a series, as a new metadata.json begins."""
+    prefix = "deid_" if is_deid else ""
+    uids = {f"{prefix}study_uid": series.study_uid, f"{prefix}series_uid": series.series_uid}
+    return {name: msgspec.Raw(msgspec.json.encode(uid)) for name, uid in uids.items()}
+
+
+def encode_entry(series: SeriesKey, entry: NewEntry, *, datastore_url: str, modified: datetime) -> bytes:
+    """One v2.0 entry, ASCII. `end_byte` is exclusive; `modified_datetime` has no zone, as the library writes it."""
+    table, uids = entry.offset_table, entry.original_uids
+    fields = {
+        "instance_uid": (uids and uids.instance_uid) or entry.instance_uid,
+        "series_uid": (uids and uids.series_uid) or series.series_uid,
+        "study_uid": (uids and uids.study_uid) or series.study_uid,
         "has_pixeldata": entry.has_pixeldata,
         "metadata": base64.b64encode(entry.metadata).decode("ascii"),
         "uri": instance_uri(datastore_url, series, entry.instance_uid),
         "headers": {"start_byte": entry.member.start, "end_byte": entry.member.stop},
-        "offset_tables": (
-            {} if table is None else {"CustomOffsetTable": table.positions, "CustomOffsetTableLengths": table.lengths}
-        ),
-        "crc32c": base64.b64encode(entry.crc32c.to_bytes(4, "big")).decode("ascii"),
+        "offset_tables": _table_fields(table),
+        "crc32c": encode_crc32c(entry.crc32c),
         "size": entry.member.size,
-        "original_path": entry.original_path,
-        "dependencies": [],
+        # The stdlib escapes everything beyond ASCII, lone surrogates of undecodable file names too.
+        "original_path": msgspec.Raw(json.dumps(entry.original_path).encode("ascii")),
+        "dependencies": msgspec.Raw(json.dumps(entry.dependencies).encode("ascii")),
         "diff_hash_dupe_paths": [],
         "version": ENTRY_VERSION,
         "modified_datetime": modified.astimezone(UTC).replace(tzinfo=None).isoformat(),
     }
+    return msgspec.json.encode(fields)
+
+
+def encode_crc32c(crc32c: int) -> str:
+    """A checksum as Google Cloud Storage writes it: base64 of four bytes, the highest first."""
+    return base64.b64encode(crc32c.to_bytes(4, "big")).decode("ascii")
+
+
+def moved_entry(stored: msgspec.Raw, member: TarMember) -> bytes:
+    """A stored entry, of any version, of an instance that lies elsewhere now; everything else stays as it is."""
+    fields = msgspec.json.decode(stored, type=dict[str, msgspec.Raw])
+    fields["headers"] = msgspec.Raw(msgspec.json.encode({"start_byte": member.start, "end_byte": member.stop}))
+    return msgspec.json.encode(fields)
+
+
+def corrected_entry(
+    stored: msgspec.Raw,
+    *,
+    metadata: bytes,
+    offset_table: OffsetTable | None,
+    has_pixeldata: bool,
+    original_uids: OriginalUids,
+) -> bytes:
+    """A stored entry, of any version, that says of the same bytes what is so; it is of version 2.0 then."""
+    fields: dict[str, object] = dict(msgspec.json.decode(stored, type=dict[str, msgspec.Raw]))
+    return msgspec.json.encode(
+        fields
+        | {
+            "instance_uid": original_uids.instance_uid,
+            "series_uid": original_uids.series_uid,
+            "study_uid": original_uids.study_uid,
+            "has_pixeldata": has_pixeldata,
+            "metadata": base64.b64encode(metadata).decode("ascii"),
+            "offset_tables": _table_fields(offset_table),
+            "version": ENTRY_VERSION,
+        }
+    )
+
+
+def _table_fields(table: OffsetTable | None) -> dict[str, tuple[int, ...]]:
+    if table is None:
+        return {}
+    return {"CustomOffsetTable": table.positions, "CustomOffsetTableLengths": table.lengths}
+
+
+def noted_entry(stored: msgspec.Raw, conflicts: Iterable[str]) -> bytes:
+    """A stored entry with further `diff_hash_dupe_paths`: files of the same UID and other bytes that were not stored."""
+    fields = msgspec.json.decode(stored, type=dict[str, msgspec.Raw])
+    try:
+        paths = msgspec.json.decode(fields.get("diff_hash_dupe_paths", msgspec.Raw(b"[]")), type=list[str])
+    except msgspec.ValidationError:
+        paths = []
+    paths += [path for path in dict.fromkeys(conflicts) if path not in paths]
+    fields["diff_hash_dupe_paths"] = msgspec.Raw(json.dumps(paths).encode("ascii"))
+    return msgspec.json.encode(fields)
 
 
 def build_tar_index(layout: TarLayout, *, tar_mtime: float) -> bytes:

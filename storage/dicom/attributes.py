@@ -105,8 +105,13 @@ class AttributeEncoder:
         self._events = events
         self._survey = survey
         self._is_informed = survey is not None
+        self.bulk: dict[bytes, tuple[int, int]] | None = None
+        """Where the values lie that became bulk data, by path (`7FE00010`, `00400275/1/00091010`), for who sets it."""
+        self.items = 0
+        """How many items have begun so far."""
+        self.unkept = 0
+        """How many members so far depend on more than the bytes of their element and what governs these."""
         self._piece, self._piece_start, self._piece_stop = memoryview(b""), 0, 0
-        self._items = 0
         self._path: list[list[int]] = []  # [tag of an open sequence, number of its open item from 1]
         self._data_set = _DataSet(0, self._characters_at(0, DEFAULT_CHARACTER_SET))
         self._outer: list[_DataSet] = []
@@ -121,13 +126,18 @@ class AttributeEncoder:
         self._path.pop()
 
     def begin_item(self) -> None:
-        self._items += 1
+        self.items += 1
         self._path[-1][1] += 1
         self._outer.append(self._data_set)
-        self._data_set = _DataSet(self._items, self._characters_at(self._items, self._data_set.characters))
+        self._data_set = _DataSet(self.items, self._characters_at(self.items, self._data_set.characters))
 
     def end_item(self) -> None:
         self._data_set = self._outer.pop()
+
+    def pass_over(self, items: int) -> None:
+        """Elements are left to others, with so many items in them; (0008,0005) is not among them."""
+        self._data_set.is_begun = True
+        self.items += items
 
     def survey(self) -> Survey:
         """What a pass over the whole data set tells; made at the first call.
@@ -177,7 +187,8 @@ class AttributeEncoder:
             self._data_set.is_signed = read_is_signed(self._window, start, little_endian=self._little_endian)
         self._data_set.is_begun = True
         if tag in PIXEL_TAGS and start != stop:
-            return self._bulkdata(tag, "OB" if stop < 0 and vr not in BULK_VRS else self._concrete(vr, start, stop))
+            vr = "OB" if stop < 0 and vr not in BULK_VRS else self._concrete(vr, start, stop)
+            return self._bulkdata(tag, vr, start, stop)
         return self._plain(tag, self._concrete(vr, start, stop), start, stop)
 
     def _enter_character_set(self, start: int, stop: int) -> None:
@@ -194,7 +205,7 @@ class AttributeEncoder:
         if encode is None:
             return self._binary(tag, vr, start, stop)
         if stop - start > MAX_INLINE_BYTES:
-            return self._bulkdata(tag, vr)
+            return self._bulkdata(tag, vr, start, stop)
         raw = self._bytes(start, stop)
         if vr == "SS" and tag in _LUT_DESCRIPTORS and len(raw) == 6:
             return b'%b,"Value":[%b]}' % (prefix(tag, vr), self._lut_descriptor(raw))
@@ -215,16 +226,19 @@ class AttributeEncoder:
         elif self._maps_uids and (vr == "UN" or is_private(tag)):
             is_inline = False
         if not is_inline:
-            return self._bulkdata(tag, vr)
+            return self._bulkdata(tag, vr, start, stop)
         raw = self._bytes(start, stop)
         if not self._little_endian:
             swapped = little_endian_bytes(raw, vr)
             vr, raw = ("UN", raw) if swapped is None else (vr, swapped)
         return b'%b,"InlineBinary":"%b"}' % (prefix(tag, vr), b2a_base64(raw, newline=False))
 
-    def _bulkdata(self, tag: int, vr: str) -> bytes:
-        path = b"".join([b"/%08X/%d" % (sequence, number) for sequence, number in self._path])
-        return b'%b,"BulkDataURI":"%b%b/%08X"}' % (prefix(tag, vr), self._base, path, tag)
+    def _bulkdata(self, tag: int, vr: str, start: int, stop: int) -> bytes:
+        path = b"".join([b"%08X/%d/" % (sequence, number) for sequence, number in self._path]) + b"%08X" % tag
+        if self.bulk is not None:
+            self.bulk[path] = start, stop
+        self.unkept += 1
+        return b'%b,"BulkDataURI":"%b/%b"}' % (prefix(tag, vr), self._base, path)
 
     def _concrete(self, vr: str, start: int, stop: int) -> str:
         """A VR that the dictionary leaves open, by the rules that pydicom follows too.
@@ -240,6 +254,7 @@ class AttributeEncoder:
         return "US" if vr == "US or OW" and stop - start == 2 else "OW"
 
     def _is_signed(self) -> bool:
+        self.unkept += 1
         own = self._data_set.is_signed
         if own is not None:
             return own

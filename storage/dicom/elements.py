@@ -11,7 +11,7 @@ Source: PS3.5 §7.1 (data elements), §7.5 (sequences), §6.2.2 (UN), §A.4 (enc
 
 from collections.abc import Generator, Iterator
 from enum import IntEnum
-from typing import Final
+from typing import Final, Protocol
 
 from storage.dicom.nesting import UNDEFINED_LENGTH, ElementHeader, Event, FileEnds, Nest
 from storage.dicom.vr import EXPLICIT_LONG, EXPLICIT_SHORT, STANDARD_VRS
@@ -34,8 +34,28 @@ class Kind(IntEnum):
     END_SEQUENCE = 4
 
 
+class Guide(Protocol):
+    """Leads a walk over elements of the top level that need no walking."""
+
+    def jump(self, position: int) -> int:
+        """Where the walk goes on with a header of the top level: at `position`, or behind elements it may pass over.
+
+        Never over a private creator: the walk needs to see those.
+        """
+
+    def doubt(self) -> None:
+        """In the element at hand an element has no VR: what it means depends on where the data set ends, too."""
+
+
 def walk(
-    window: Window, start: int, stop: int, *, explicit: bool, little_endian: bool, skip_sequences: bool = False
+    window: Window,
+    start: int,
+    stop: int,
+    *,
+    explicit: bool,
+    little_endian: bool,
+    skip_sequences: bool = False,
+    guide: Guide | None = None,
 ) -> Generator[Event, None, bool]:
     """Yield (kind, tag, vr, value_start, value_stop) for the data set at [start, stop), in the order of the file.
 
@@ -54,6 +74,7 @@ def walk(
         explicit, little_endian: as the transfer syntax says; a data set that contradicts `explicit` is read as it is.
         skip_sequences: report the top level only; sequences of defined length are jumped over, the others traversed
             (and one that the end of the file cuts: so a cut is told from a length that lies).
+        guide: asked before each element of the top level.
 
     Returns:
         Whether the file ends too early (`StopIteration.value`, for who drives the generator by hand).
@@ -64,7 +85,7 @@ def walk(
     """
     nest = Nest(window, start, stop, explicit=explicit, little_endian=little_endian)
     try:
-        yield from _events(nest, window, start, skip_sequences)
+        yield from _events(nest, window, start, skip_sequences, guide)
     except FileEnds:
         for event in nest.unwind():
             if not skip_sequences or nest.depth == 0:
@@ -73,7 +94,7 @@ def walk(
     return False
 
 
-def _events(nest: Nest, window: Window, position: int, skip_sequences: bool) -> Iterator[Event]:
+def _events(nest: Nest, window: Window, position: int, skip_sequences: bool, guide: Guide | None) -> Iterator[Event]:
     """The loop of `walk`: plain elements here and at once, everything else by asking the nest."""
     tag_vr_length, tag_length, long_length = nest.tag_vr_length, nest.tag_length, nest.long_length
     short_vr, long_vr, dictionary_vr, plain_vrs = EXPLICIT_SHORT.get, EXPLICIT_LONG.get, STANDARD_VRS.get, _PLAIN_VRS
@@ -82,8 +103,13 @@ def _events(nest: Nest, window: Window, position: int, skip_sequences: bool) -> 
     remaining = MAX_ELEMENTS
     while True:
         end, implicit, visible = nest.end, nest.implicit, not skip_sequences or nest.depth == 0
+        jump = guide.jump if guide is not None and nest.depth == 0 else None
         while end - position >= 8:
             remaining -= 1
+            if jump is not None:
+                position = jump(position)
+                if end - position < 8:
+                    break
             if position + 12 > piece_stop:
                 view, base = window.piece_at(position, 12)
                 piece_stop = base + len(view)
@@ -106,6 +132,8 @@ def _events(nest: Nest, window: Window, position: int, skip_sequences: bool) -> 
                 continue
             if group == 0xFFFE or remaining < 0:
                 break
+            if guide is not None and vr is None and not implicit:
+                guide.doubt()
             found = nest.inspect(ElementHeader(position, tag, vr, raw_vr, value_start, length))
             if found.vr == "SQ":
                 if visible:

@@ -11,19 +11,20 @@ no more is held than one top-level attribute, or one item of a top-level sequenc
 Source: PS3.18 Annex F (DICOM JSON Model), §10.4.1.1.2 (metadata); PS3.5 §7.1, §7.5.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Final
 
 from storage.dicom.attributes import AttributeEncoder, JsonOptions, LateCharacterSet, prefix
-from storage.dicom.elements import Kind, walk
+from storage.dicom.elements import Guide, Kind, walk
 from storage.dicom.nesting import PIXEL_TAGS, Event
 from storage.dicom.p10 import P10
+from storage.dicom.recall import MemberMemory, Place, Recall
 from storage.dicom.survey import Survey, is_left_out, take_survey
 from storage.errors import InstanceUnreadable
 
-__all__ = ["CHUNK_BYTES", "JsonOptions", "attributes_json", "json_chunks"]
+__all__ = ["CHUNK_BYTES", "Assembly", "JsonOptions", "attributes_json", "data_set_events", "json_chunks"]
 
 CHUNK_BYTES: Final = 1 << 20
 
@@ -49,17 +50,36 @@ def json_chunks(p10: P10, options: JsonOptions, *, tail_start: int | None = None
         MissingBytes: the window lacks an element header, or the value of an attribute that is not bulk data.
         InstanceUnreadable: the data set has no structure that can be read.
     """
+    events = partial(data_set_events, p10, lambda _: tail_start)
     try:
-        yield from _Assembly(p10, options, tail_start, None).chunks()
+        yield from Assembly(p10, options, events).chunks()
     except LateCharacterSet:  # never raised once a piece has been given out: that takes a survey
-        survey = take_survey(p10.window, _events(p10, tail_start), little_endian=p10.little_endian)
-        yield from _Assembly(p10, options, tail_start, survey).chunks()
+        survey = take_survey(p10.window, events(), little_endian=p10.little_endian)
+        yield from Assembly(p10, options, events, survey=survey).chunks()
 
 
-def _events(p10: P10, tail_start: int | None) -> Iterator[Event]:
+def data_set_events(
+    p10: P10, find_tail: Callable[[Event], int | None], guide: Guide | None = None
+) -> Generator[Event, None, bool]:
     """The events of the data set. Bytes behind the pixels that are no data elements are not part of it: other
-    software pads files there, and nothing before them is less certain for that."""
-    head = walk(p10.window, p10.start, p10.stop, explicit=p10.explicit, little_endian=p10.little_endian)
+    software pads files there, and nothing before them is less certain for that.
+
+    Args:
+        find_tail: called with the event of the pixels: where the attributes behind encapsulated ones begin, if known.
+        guide: as for `walk`, up to the pixels.
+
+    Returns:
+        Whether the file ends too early, before any pixels.
+    """
+    is_cut = False
+
+    def noted() -> Iterator[Event]:
+        nonlocal is_cut
+        is_cut = yield from walk(
+            p10.window, p10.start, p10.stop, explicit=p10.explicit, little_endian=p10.little_endian, guide=guide
+        )
+
+    head = noted()
     depth = 0
     for event in head:
         yield event
@@ -71,12 +91,13 @@ def _events(p10: P10, tail_start: int | None) -> Iterator[Event]:
         elif kind == _ELEMENT and depth == 0 and event[1] in PIXEL_TAGS:
             break
     else:
-        return
+        return is_cut
     tail: Iterator[Event] = head if event[4] >= 0 else iter(())
-    if tail_start is not None:
+    if (tail_start := find_tail(event)) is not None:
         tail = walk(p10.window, tail_start, p10.stop, explicit=p10.explicit, little_endian=p10.little_endian)
     with suppress(InstanceUnreadable):
         yield from list(tail)
+    return False
 
 
 def _joined(members: dict[int, bytes]) -> bytes:
@@ -109,29 +130,48 @@ class _Sequence:
         return head + text
 
 
-class _Assembly:
-    """One pass over a data set that puts the object together and gives it out."""
+class Assembly:
+    """One pass over a data set that puts the object together and gives it out.
 
-    def __init__(self, p10: P10, options: JsonOptions, tail_start: int | None, survey: Survey | None) -> None:
+    Args:
+        events: makes a fresh run of all events of the data set.
+        survey: of an earlier pass, if there was one; without it `LateCharacterSet` may be raised.
+    """
+
+    def __init__(
+        self,
+        p10: P10,
+        options: JsonOptions,
+        events: Callable[[], Iterator[Event]],
+        *,
+        survey: Survey | None = None,
+    ) -> None:
         self._p10 = p10
         self._options = options
-        self._events = partial(_events, p10, tail_start)
-        self._encoder = AttributeEncoder(
-            p10.window, options, self._events, little_endian=p10.little_endian, survey=survey
-        )
+        self._events = events
+        self._recall: Recall | None = None
+        self.encoder = AttributeEncoder(p10.window, options, events, little_endian=p10.little_endian, survey=survey)
         self._top: dict[int, bytes] = {}
         self._extra = {tag: b'"%08X":%b' % (tag, value) for tag, value in options.extra.items()}
         self._separator = b"{"
 
-    def chunks(self) -> Iterator[bytes]:
-        """The object in pieces, as `json_chunks` promises."""
+    def recalling(self, memory: MemberMemory, found: dict[int, Place]) -> Recall:
+        """The guide for `chunks`, which then takes members from a memory and adds to it."""
+        options = self._options
+        assert all(unset is None for unset in (options.extra or None, options.only, options.map_uid))
+        self._recall = Recall(memory, self._p10, self.encoder, self._top, found)
+        return self._recall
+
+    def chunks(self, events: Iterator[Event] | None = None) -> Iterator[bytes]:
+        """The object in pieces, as `json_chunks` promises; made of these events, if they are under way already."""
         if self._options.include_file_meta:
             self._add_file_meta()
-        encoder, members = self._encoder, self._top
+        encoder, members, recall = self.encoder, self._top, self._recall
         outer: list[dict[int, bytes]] = []
         sequences: list[_Sequence] = []
         pending = 0  # bytes that wait to be given out
-        for kind, tag, vr, start, stop in self._events():
+        for event in self._events() if events is None else events:
+            kind, tag, vr, start, stop = event
             if kind == _ELEMENT:
                 piece = None if tag < _AFTER_FILE_META and is_left_out(tag) else encoder.member(tag, vr, start, stop)
                 if piece is None or (not outer and self._is_unwanted(tag)):
@@ -163,6 +203,8 @@ class _Assembly:
                     continue
                 members[tag] = piece = sequence.member()
             if not outer:
+                if recall is not None:
+                    recall.tell(event, piece)
                 pending += len(piece)
                 if pending > CHUNK_BYTES and encoder.survey().is_sorted:
                     yield from _sliced(self._taken(tag, sequences))

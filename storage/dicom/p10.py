@@ -166,10 +166,17 @@ def read_header(p10: P10) -> Header:
         except StopIteration as end:
             is_cut = bool(end.value)
             break
-        if kind == 0 and tag in _WANTED:
+        if kind == 0 and tag in HEADER_TAGS:
             found[tag] = vr, start, stop
         elif kind == 0 and tag in PIXEL_TAGS:
             pixels = PixelElement(tag, vr, start, stop)
+    return header_of(p10, found, pixels, is_cut=is_cut)
+
+
+def header_of(
+    p10: P10, found: Mapping[int, tuple[str, int, int]], pixels: PixelElement | None, *, is_cut: bool
+) -> Header:
+    """The header, from VR and place of the values of `HEADER_TAGS`."""
     values = _Values(p10, found)
     frames_text = values.text(0x00280008)
     return Header(
@@ -192,7 +199,7 @@ def read_header(p10: P10) -> Header:
     )
 
 
-_WANTED: Final = frozenset(
+HEADER_TAGS: Final = frozenset(
     {0x00080016, 0x00080018, 0x0020000D, 0x0020000E, 0x00280002, 0x00280004, 0x00280008, 0x00280010, 0x00280011}
     | {0x00280100, 0x7FE00001, 0x7FE00002}
 )

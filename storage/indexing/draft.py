@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from storage.attributes import json_object, parse_object, ui_value
 from storage.bucket import ObjectInfo
 from storage.deid import UidMap
@@ -24,8 +26,7 @@ class SeriesVersions:
     """None: the bucket holds no tar of this series."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DraftInstance:
+class DraftInstance(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One instance as a build has found it."""
 
     uid: str

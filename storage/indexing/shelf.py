@@ -126,6 +126,10 @@ class IndexShelf:
         self._opened.pop(key, None)
         return await self._build(key, "quick")
 
+    async def is_current(self, index: SeriesIndex) -> bool:
+        """Whether the bucket holds the objects that an index was built for. Raises SeriesNotFound, StorageUnavailable."""
+        return await self._matches_bucket(index)
+
     def opened(self, key: SeriesKey) -> SeriesIndex | None:
         """The index if it is open already; asks nobody."""
         opened = self._opened.get(key)

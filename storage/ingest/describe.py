@@ -1,33 +1,61 @@
-"""What metadata.json says about one source file: its checksum, its attributes, and where its frames lie.
+"""What metadata.json says about one source file, and what its place in a series depends on, in one read of its bytes.
 
-One pass over the bytes for the checksum, and reads by position for the rest, so memory does not grow with pixel data.
+A small file is held whole. Of a large one the beginning is held, and all of it streams by once, for the checksum and
+the items of encapsulated pixel data; so memory does not grow with pixel data.
 """
 
 import json
 import re
-from collections.abc import Mapping, Set
-from concurrent.futures import Executor
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
 import google_crc32c
 
 from storage.cod.writing import OffsetTable, compress_attributes, instance_uri
-from storage.dicom.elements import Kind, walk
-from storage.dicom.json import JsonOptions, attributes_json
-from storage.dicom.p10 import P10, open_p10, read_header
+from storage.dicom.attributes import JsonOptions
+from storage.dicom.examination import Examination, Examiner
+from storage.dicom.p10 import P10, Header, open_p10, read_header
 from storage.dicom.window import Window
 from storage.errors import InstanceUnreadable
-from storage.ingest.frames import PIXEL_DATA, find_frames
-from storage.ingest.plan import PlannedSeries, SourceFile, in_batches, in_order
+from storage.ingest.frames import PIXEL_DATA, ItemWalk, encapsulated_table, item_walk, native_table
 from storage.ingest.report import RefusedFile
-from storage.ingest.source import OpenSource, SourceChanged, open_source
+from storage.ingest.sources import OpenSource, Place, SourceChanged
+from storage.ingest.sources.place import system_reason
+from storage.keys import SeriesKey, is_path_uid
+
+WHOLE_BYTES = 8 << 20
+"""Files up to this size are read at once."""
+
+BEGINNING_BYTES = 1 << 20
+"""Of larger files, at first: more than the headers of nearly all of them."""
 
 BULK_THRESHOLD_BYTES = 768
 """The published library's: its InlineBinary is at most 1024 characters of base64."""
 
 HEAD_BYTES = 512
 """How much of a bulk value the library repeats in metadata.json, as text of a sort."""
+
+MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
+
+MIN_SERIES_UID_LENGTH = 10
+"""The published library refuses to open a series whose study or series UID is shorter."""
+
+MAX_NUMBER = 1e9
+"""Coordinates (mm) from here on, infinity and NaN included, are no place to sort by."""
+
+PREFIX_OFFSET = 128
+"""Length of the preamble, PS3.10 §7.1; `DICM` follows."""
+
+_INSTANCE_NUMBER = 0x00200013
+_IMAGE_POSITION = 0x00200032
+_IMAGE_ORIENTATION = 0x00200037
+
+_EXAMINER = Examiner(
+    JsonOptions(bulkdata_base="", bulk_threshold_bytes=BULK_THRESHOLD_BYTES, include_file_meta=True),
+    frozenset({_INSTANCE_NUMBER, _IMAGE_POSITION, _IMAGE_ORIENTATION}),
+)
+"""One for each process: it remembers what the files before had in common."""
 
 _BULKDATA_URI = re.compile(rb'"BulkDataURI":"/([^"]*)"')
 """Cannot occur inside a value: JSON escapes the quotes there."""
@@ -37,90 +65,161 @@ _BULKDATA_URI = re.compile(rb'"BulkDataURI":"/([^"]*)"')
 class Description:
     """One source file, read completely: what its entry in metadata.json needs besides its place in the tar."""
 
-    file: SourceFile
+    place: Place
+    series: SeriesKey
+    instance_uid: str
+    size: int
+    mtime: float
+    """Seconds since the epoch."""
+    instance_number: int | None
+    position: tuple[float, ...] | None
+    """Image Position (Patient), three numbers."""
+    orientation: tuple[float, ...] | None
+    """Image Orientation (Patient), six numbers."""
     crc32c: int
     has_pixeldata: bool
     metadata: bytes
     """DICOM JSON as the published library shapes it, in one zstd frame."""
     offset_table: OffsetTable | None
 
-    @property
-    def size(self) -> int:
-        return self.file.state.size
 
-
-async def describe_files(
-    planned: PlannedSeries, datastore_url: str, pool: Executor
-) -> tuple[tuple[Description, ...], tuple[RefusedFile, ...]]:
-    """Describe the files of a series, in their order; a file whose data set cannot be read is refused alone.
-
-    Raises:
-        SourceChanged: a file is not what it was when it was planned.
-    """
-    described: list[Description] = []
-    refused: list[RefusedFile] = []
-
-    def take(batch: list[Description | RefusedFile]) -> None:
-        for item in batch:
-            if isinstance(item, RefusedFile):
-                refused.append(item)
-            else:
-                described.append(item)
-
-    jobs = [(file, instance_uri(datastore_url, planned.key, file.instance_uid)) for file in planned.files]
-    await in_order(pool, _describe_batch, in_batches(jobs), take)
-    return tuple(described), tuple(refused)
-
-
-def _describe_batch(jobs: list[tuple[SourceFile, str]]) -> list[Description | RefusedFile]:
-    return [describe(file, uri) for file, uri in jobs]
-
-
-def describe(file: SourceFile, uri: str) -> Description | RefusedFile:
-    """Read one file completely.
+def describe(place: Place, datastore_url: str) -> Description | RefusedFile:
+    """Read one file completely, or say why it cannot be stored.
 
     Args:
-        uri: of the instance in its datastore; it stands wherever a bulk value is left out.
+        datastore_url: the address of the instance in it stands wherever the attributes leave out a bulk value.
 
     Raises:
-        SourceChanged: the file is not what it was when it was planned.
+        StorageUnavailable: the file lies in a bucket that does not answer.
     """
     try:
-        with open_source(file.path) as source:
-            source.expect(file.state)
-            description = _describe(file, source, uri)
-            source.expect(file.state)
-            return description
-    except InstanceUnreadable as error:
-        return RefusedFile(file.path, f"unreadable: {error}")
+        with place.open() as source:
+            described = _describe(place, source, datastore_url)
+            source.check()
+            return described
     except OSError as error:
-        raise SourceChanged(f"{file.path} can no longer be read: {error.strerror or error}") from error
+        return RefusedFile(place.name, system_reason(error))
+    except SourceChanged:
+        return RefusedFile(place.name, "changed while it was being read")
+    except InstanceUnreadable as error:
+        return RefusedFile(place.name, f"unreadable: {error}")
 
 
-def _describe(file: SourceFile, source: OpenSource, uri: str) -> Description:
-    window = Window(source.state.size)
+class _Bytes:
+    """The bytes of a source, each read once and in order; only their beginning is kept."""
+
+    def __init__(self, source: OpenSource) -> None:
+        is_small = source.size <= WHOLE_BYTES
+        self._source = source
+        self.beginning = source.read(0, source.size if is_small else BEGINNING_BYTES)
+        self._crc32c: int | None = google_crc32c.value(self.beginning) if is_small else None
+
+    def walk(self, walk: ItemWalk) -> None:
+        """Lead a walk over all bytes."""
+        if self._crc32c is not None and len(self.beginning) == self._source.size:
+            walk.feed(0, self.beginning)
+        else:
+            self._read(walk)
+
+    @property
+    def crc32c(self) -> int:
+        """Of all bytes."""
+        if self._crc32c is None:
+            self._crc32c = self._read(None)
+        return self._crc32c
+
+    def _read(self, walk: ItemWalk | None) -> int:
+        position = checksum = 0
+        for chunk in self._source.chunks():
+            checksum = google_crc32c.extend(checksum, chunk)
+            if walk is not None:
+                walk.feed(position, chunk)
+            position += len(chunk)
+        if position != self._source.size:
+            raise SourceChanged(f"{position} bytes instead of {self._source.size}")
+        self._crc32c = checksum
+        return checksum
+
+
+def _describe(place: Place, source: OpenSource, datastore_url: str) -> Description | RefusedFile:
+    data = _Bytes(source)
+    if data.beginning[PREFIX_OFFSET : PREFIX_OFFSET + 4] != b"DICM":
+        return RefusedFile(place.name, "not a DICOM file: no DICM after 128 bytes (PS3.10 section 7.1)")
+    window = Window(source.size)
+    window.add(0, data.beginning)
     p10 = source.parse(window, partial(open_p10, window))
-    header = source.parse(window, partial(read_header, p10))
-    uids = (header.study_uid, header.series_uid, header.sop_instance_uid)
-    if uids != (file.series.study_uid, file.series.series_uid, file.instance_uid):
-        raise SourceChanged(f"{file.path} holds another instance than when it was planned")
-    frames = find_frames(source, window, p10, header)
-    attributes = source.parse(window, partial(attributes_json, p10, _OPTIONS, tail_start=frames.tail_start))
-    paths = set(_BULKDATA_URI.findall(attributes))
-    heads = source.parse(window, partial(_read_heads, p10, paths))
-    checksum = 0
-    for chunk in source.chunks():
-        checksum = google_crc32c.extend(checksum, chunk)
+    items: ItemWalk | None = None
+
+    def tail_start(header: Header) -> int | None:
+        nonlocal items
+        if items is None and (items := item_walk(p10, header)) is not None:
+            data.walk(items)
+        return None if items is None else items.stop
+
+    def examine() -> tuple[Examination, dict[bytes, bytes]]:
+        examination = _EXAMINER.examine(p10, tail_start)
+        return examination, _heads(p10, examination.bulk)
+
+    try:
+        examination, heads = source.parse(window, examine)
+    except InstanceUnreadable:
+        reason = _refusal(source, window, p10, source.parse(window, partial(read_header, p10)))
+        if reason is None:
+            raise
+        return RefusedFile(place.name, reason)
+    header, values = examination.header, examination.values
+    reason = _refusal(source, window, p10, header)
+    if reason is not None:
+        return RefusedFile(place.name, reason)
+    series = SeriesKey(header.study_uid, header.series_uid)
+    uri = instance_uri(datastore_url, series, header.sop_instance_uid)
+    if items is not None:
+        table = encapsulated_table(p10, header, items)
+    else:
+        table = source.parse(window, partial(native_table, window, p10, header))
     return Description(
-        file=file,
-        crc32c=checksum,
+        place=place,
+        series=series,
+        instance_uid=header.sop_instance_uid,
+        size=source.size,
+        mtime=source.mtime,
+        instance_number=_integer(values.get(_INSTANCE_NUMBER)),
+        position=_numbers(values.get(_IMAGE_POSITION), 3),
+        orientation=_numbers(values.get(_IMAGE_ORIENTATION), 6),
+        crc32c=data.crc32c,
         has_pixeldata=header.pixels is not None and header.pixels.tag == PIXEL_DATA,
-        metadata=compress_attributes(_with_bulk_objects(attributes, uri, heads)),
-        offset_table=frames.table,
+        metadata=compress_attributes(_with_bulk_objects(examination.attributes, uri, heads)),
+        offset_table=table,
     )
 
 
-_OPTIONS = JsonOptions(bulkdata_base="", bulk_threshold_bytes=BULK_THRESHOLD_BYTES, include_file_meta=True)
+def _refusal(source: OpenSource, window: Window, p10: P10, header: Header) -> str | None:
+    """Why the file cannot have a place in a datastore."""
+    media_sop_class_uid = source.parse(window, lambda: p10.media_sop_class_uid)
+    if MEDIA_STORAGE_DIRECTORY in (media_sop_class_uid, header.sop_class_uid):  # a real one has only the first
+        return "a DICOMDIR: it lists other files and holds no instance"
+    named = (
+        ("Study Instance UID", header.study_uid),
+        ("Series Instance UID", header.series_uid),
+        ("SOP Instance UID", header.sop_instance_uid),
+    )
+    for name, uid in named:
+        if not uid:
+            return f"no {name}"
+        if not is_path_uid(uid):
+            return f"{name} cannot be part of an object's name"
+    if min(len(header.study_uid), len(header.series_uid)) < MIN_SERIES_UID_LENGTH:
+        return f"study or series UID shorter than the {MIN_SERIES_UID_LENGTH} characters COD asks for"
+    return None
+
+
+def _heads(p10: P10, bulk: Mapping[bytes, tuple[int, int]]) -> dict[bytes, bytes]:
+    """The first bytes of the values that become bulk data, by their path."""
+    window = p10.window
+    return {
+        path: bytes(window.view(start, min(start + HEAD_BYTES, window.size if stop < 0 else stop)))
+        for path, (start, stop) in bulk.items()
+    }
 
 
 def _with_bulk_objects(attributes: bytes, uri: str, heads: Mapping[bytes, bytes]) -> bytes:
@@ -128,36 +227,23 @@ def _with_bulk_objects(attributes: bytes, uri: str, heads: Mapping[bytes, bytes]
     link = json.dumps(uri).encode("ascii")
 
     def bulk_object(match: re.Match[bytes]) -> bytes:
-        head = json.dumps(heads.get(match[1], b"").decode("utf-8", "replace")).encode("ascii")
+        head = json.dumps(heads[match[1]].decode("utf-8", "replace")).encode("ascii")
         return b'"BulkDataURI":{"uri":' + link + b',"head":' + head + b"}"
 
     return _BULKDATA_URI.sub(bulk_object, attributes)
 
 
-def _read_heads(p10: P10, paths: Set[bytes]) -> dict[bytes, bytes]:
-    """The first bytes of the values at these paths; attributes behind encapsulated pixel data have none."""
-    heads: dict[bytes, bytes] = {}
-    place: list[str] = []
-    item_numbers: list[int] = []
-    for kind, tag, _, start, stop in walk(
-        p10.window, p10.start, p10.stop, explicit=p10.explicit, little_endian=p10.little_endian
-    ):
-        if len(heads) == len(paths):
-            break
-        if kind == Kind.SEQUENCE:
-            place.append(f"{tag:08X}")
-            item_numbers.append(0)
-        elif kind == Kind.ITEM:
-            item_numbers[-1] += 1
-            place.append(str(item_numbers[-1]))
-        elif kind == Kind.END_ITEM:
-            place.pop()
-        elif kind == Kind.END_SEQUENCE:
-            place.pop()
-            item_numbers.pop()
-        elif stop < 0 or stop - start > BULK_THRESHOLD_BYTES or tag == PIXEL_DATA:
-            path = "/".join((*place, f"{tag:08X}")).encode("ascii")
-            if path in paths:
-                head_stop = min(start + HEAD_BYTES, p10.window.size if stop < 0 else stop)
-                heads[path] = bytes(p10.window.view(start, head_stop))
-    return heads
+def _integer(raw: bytes | None) -> int | None:
+    try:
+        return None if raw is None else int(raw.strip(b" \0"))
+    except ValueError:
+        return None
+
+
+def _numbers(raw: bytes | None, count: int) -> tuple[float, ...] | None:
+    """Exactly `count` decimals of a size that lengths and cosines have, or nothing."""
+    try:
+        numbers = tuple(float(part.strip(b" \0")) for part in (raw or b"").split(b"\\"))
+    except ValueError:
+        return None
+    return numbers if len(numbers) == count and all(abs(number) < MAX_NUMBER for number in numbers) else None

@@ -1,322 +1,228 @@
-"""What to ingest: source files grouped into series, each in the order of its tar, with everything refused named.
+"""What to ingest: every file under the sources, described once and gathered by series, with everything refused named.
 
-Only headers are read here (bytes are compared where two files claim the same instance), so planning is cheap, and a dry
-run is a plan. Files that are not DICOM are normal in a folder of DICOM files: they are listed, never fatal.
+Files that an earlier run has read, and that are in the datastore today, are not opened. Files that are not DICOM are
+normal in a folder of DICOM files: they are listed, never fatal.
 """
 
 import asyncio
-import os
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor
-from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
-from typing import TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import aclosing
+from dataclasses import dataclass
 
-from storage.dicom.elements import Kind, walk
-from storage.dicom.p10 import P10, Header, open_p10, read_header
-from storage.dicom.window import Window
-from storage.errors import InstanceUnreadable
-from storage.ingest.report import InstanceNote, Progress, RefusedFile
-from storage.ingest.source import FileState, SourceChanged, open_source
-from storage.keys import SeriesKey, is_path_uid
+from storage.bucket.base import Bucket
+from storage.errors import StorageError
+from storage.ingest.candidate import Candidates, Described
+from storage.ingest.ledger import Ledger, Row, Seen, SeenRefused
+from storage.ingest.pool import BATCH_BYTES, BATCH_FILES, MIN_POOL_FILES, Pool, Unusable
+from storage.ingest.report import InstanceNote, Progress, RefusedFile, Report
+from storage.ingest.sources import Place
+from storage.ingest.stored import Known, known_instances
+from storage.keys import SeriesKey
+from storage.together import together
+from storage.writing import read_stored
 
-MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
+AHEAD_BATCHES = 200
+"""How far finding files may be ahead of reading them, in `LOOK_UP_FILES`: a total is known early, memory has an end."""
 
-MIN_SERIES_UID_LENGTH = 10
-"""The published library refuses to open a series whose study or series UID is shorter."""
+LOOK_UP_FILES = 256
+"""Files that are looked up in the ledger by one query."""
 
-BATCH_FILES = 32
-"""Files per task of the pool: enough to make its overhead small, few enough for a lively progress bar."""
+KNOWN_INSTANCES = 500_000
+"""Stored instances that are kept in memory while rows of the ledger are held against them; about 150 MB."""
 
-MAX_NUMBER_BYTES = 256
-"""Values longer than this are no position, orientation or number that images could be sorted by."""
+READS_AT_ONCE = 8
+"""Of metadata.json, while rows of the ledger are held against them."""
 
-MAX_NUMBER = 1e9
-"""Coordinates (mm) from here on, infinity and NaN included, are no place to sort by."""
 
-_INSTANCE_NUMBER = 0x00200013
-_IMAGE_POSITION = 0x00200032
-_IMAGE_ORIENTATION = 0x00200037
-_SORT_TAGS = frozenset({_INSTANCE_NUMBER, _IMAGE_POSITION, _IMAGE_ORIENTATION})
-
-_ORIENTATION_TOLERANCE = 1e-3
-"""Direction cosines further apart than this do not belong to one stack of parallel slices."""
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+Answer = asyncio.Future[list[Described | Unusable]]
 
 
 @dataclass(frozen=True, slots=True)
-class FoundFile:
-    """One file under the sources, unread."""
+class _Found:
+    """A file to be described, and its number among all."""
 
-    path: str
-    """As it is opened."""
-    shown: str
-    """Relative to the source that it was found under: kept as `original_path`, so that no host's folders leak."""
+    number: int
+    place: Place
 
 
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    """One readable source file: which instance it holds, and what its place in the series depends on."""
+class Planner:
+    """Fills `candidates` with what may have to be stored, and the report with everything else."""
 
-    path: str
-    shown: str
-    """Both as in `FoundFile`."""
-    state: FileState
-    series: SeriesKey
-    instance_uid: str
-    instance_number: int | None = None
-    position: tuple[float, ...] | None = None
-    """Image Position (Patient), three numbers."""
-    orientation: tuple[float, ...] | None = None
-    """Image Orientation (Patient), six numbers."""
+    def __init__(
+        self,
+        bucket: Bucket,
+        candidates: Candidates,
+        report: Report,
+        progress: Progress,
+        *,
+        ledger: Ledger | None = None,
+        jobs: int | None = None,
+    ) -> None:
+        self.same: dict[SeriesKey, int] = {}
+        """Files that are stored already, counted by series, as far as that was known without opening them."""
+        self.conflict: dict[SeriesKey, int] = {}
+        self._bucket = bucket
+        self._candidates = candidates
+        self._report = report
+        self._progress = progress
+        self._ledger = ledger
+        self._jobs = jobs
+        self._known: dict[SeriesKey, Mapping[str, Known]] = {}
 
-    @property
-    def note(self) -> InstanceNote:
-        return InstanceNote(self.path, self.series.study_uid, self.series.series_uid, self.instance_uid)
+    async def read(self, places: AsyncIterator[Place]) -> None:
+        """Read all there is to read.
 
+        Raises:
+            StorageError: a process that read files died; what a single file does wrong is in the report.
+        """
+        self._progress.begin("Reading", files=0, size=0)
+        ahead: asyncio.Queue[list[Place] | None] = asyncio.Queue(AHEAD_BATCHES)
+        finding = asyncio.create_task(self._find(places, ahead))
+        try:
+            async with aclosing(self._unread(ahead)) as unread:
+                await self._describe_all(unread)
+            await finding
+        finally:
+            finding.cancel()
+            await asyncio.gather(finding, return_exceptions=True)
+            if self._ledger is not None:
+                self._ledger.flush()
+            self._known.clear()
 
-@dataclass(frozen=True, slots=True)
-class PlannedSeries:
-    """The files of one series, one per instance, in the order in which they will be stored."""
+    async def _find(self, places: AsyncIterator[Place], ahead: "asyncio.Queue[list[Place] | None]") -> None:
+        """Ends the queue with None, also when finding fails."""
+        found: list[Place] = []
+        try:
+            async for place in places:
+                found.append(place)
+                self._progress.expect(files=1, size=place.size)
+                if len(found) == LOOK_UP_FILES:
+                    await ahead.put(found)
+                    found = []
+        except Exception:  # raised to whoever waits for the task
+            await ahead.put(None)
+            raise
+        await ahead.put(found)
+        await ahead.put(None)
 
-    key: SeriesKey
-    files: tuple[SourceFile, ...]
+    async def _unread(self, ahead: "asyncio.Queue[list[Place] | None]") -> AsyncGenerator[_Found, None]:
+        """Those that have to be opened."""
+        number = 0
+        while (places := await ahead.get()) is not None:
+            settled = await self._settle(places) if self._ledger is not None and places else frozenset()
+            for position, place in enumerate(places):
+                if position not in settled:
+                    yield _Found(number + position, place)
+            number += len(places)
 
+    async def _settle(self, places: Sequence[Place]) -> frozenset[int]:
+        """Positions of those whose fate is known from the ledger, and holds today; they are in the report then."""
+        assert self._ledger is not None
+        rows = await asyncio.to_thread(self._ledger.look_up, places)
+        await self._know({row.series for row in rows.values() if isinstance(row, Seen)})
+        settled = frozenset(number for number, row in rows.items() if self._is_settled(places[number], row))
+        self._progress.advance(files=len(settled), size=sum(places[number].size for number in settled))
+        return settled
 
-@dataclass(slots=True)
-class Plan:
-    """Everything that was found under the sources."""
+    def _is_settled(self, place: Place, row: Row) -> bool:
+        if isinstance(row, SeenRefused):
+            self._report.refused.append(RefusedFile(place.name, row.reason))
+            return True
+        known = self._known.get(row.series, {}).get(row.instance_uid)
+        if known is None:
+            return False
+        note = InstanceNote(place.name, row.series.study_uid, row.series.series_uid, row.instance_uid)
+        if known.is_same(place.size, row.crc32c):
+            self._report.same.append(note)
+            self.same[row.series] = self.same.get(row.series, 0) + 1
+            return True
+        if place.shown in known.noted:
+            self._report.conflict.append(note)
+            self.conflict[row.series] = self.conflict.get(row.series, 0) + 1
+            return True
+        return False
 
-    series: list[PlannedSeries] = field(default_factory=list)
-    same: list[InstanceNote] = field(default_factory=list)
-    conflict: list[InstanceNote] = field(default_factory=list)
-    refused: list[RefusedFile] = field(default_factory=list)
+    async def _know(self, wanted: set[SeriesKey]) -> None:
+        """Have what is stored of these series in memory; of one that cannot be read nothing is known."""
+        while self._known and sum(map(len, self._known.values())) > KNOWN_INSTANCES:
+            del self._known[next(iter(self._known))]
+        at_once = asyncio.Semaphore(READS_AT_ONCE)
 
+        async def know(key: SeriesKey) -> None:
+            async with at_once:
+                try:
+                    self._known[key] = await known_instances(self._bucket, await read_stored(self._bucket, key))
+                except StorageError:  # what is wrong is told when something is to be stored there
+                    self._known[key] = {}
 
-async def plan_ingest(found: Sequence[FoundFile], pool: Executor, progress: Progress) -> Plan:
-    """Read the headers of all files and group them.
+        await together(know(key) for key in sorted(wanted - self._known.keys()))
 
-    Args:
-        pool: where headers are parsed; results come in the order of the files whatever the pool does.
-    """
-    plan = Plan()
-    progress.begin("Reading headers", files=len(found), size=None)
-    groups: dict[SeriesKey, dict[str, SourceFile]] = {}
-    twins: list[tuple[SourceFile, SourceFile]] = []
+    async def _describe_all(self, unread: AsyncIterator[_Found]) -> None:
+        """Describe files in a pool, few batches at a time, and take the results in the order of the files."""
+        waiting: list[list[_Found]] = []
+        pool: Pool | None = None
+        begun: deque[tuple[list[_Found], Answer]] = deque()
+        try:
+            async with aclosing(_batches(unread)) as batches:
+                async for batch in batches:
+                    waiting.append(batch)
+                    if pool is None and len(waiting) * BATCH_FILES < MIN_POOL_FILES:
+                        continue  # how many there are decides where they are described
+                    pool = pool or Pool(sum(map(len, waiting)), self._jobs)
+                    await self._begin(pool, waiting, begun)
+            pool = pool or Pool(sum(map(len, waiting)), self._jobs)
+            await self._begin(pool, waiting, begun)
+            while begun:
+                await self._take(*begun.popleft())
+        finally:
+            for _, answer in begun:
+                answer.cancel()
+            if pool is not None:
+                pool.close()
 
-    def take(batch: list[SourceFile | RefusedFile]) -> None:
-        for item in batch:
-            if isinstance(item, RefusedFile):
-                plan.refused.append(item)
+    async def _begin(
+        self,
+        pool: Pool,
+        waiting: list[list[_Found]],
+        begun: deque[tuple[list[_Found], Answer]],
+    ) -> None:
+        for batch in waiting:
+            begun.append((batch, pool.describe([found.place for found in batch], self._bucket.url)))
+            if len(begun) > 2 * pool.jobs:
+                await self._take(*begun.popleft())
+        waiting.clear()
+
+    async def _take(self, batch: Sequence[_Found], answer: Answer) -> None:
+        try:
+            items = await answer
+        except BrokenProcessPool as error:
+            raise StorageError("a process that read files died; was there memory enough?") from error
+        for found, item in zip(batch, items, strict=True):
+            size = found.place.size
+            row: Row | None
+            if isinstance(item, Unusable):
+                self._report.refused.append(item.note)
+                row = SeenRefused(item.note.reason) if item.is_lasting else None
             else:
-                first = groups.setdefault(item.series, {}).setdefault(item.instance_uid, item)
-                if first is not item:
-                    twins.append((first, item))
-        progress.advance(files=len(batch))
-
-    await in_order(pool, _read_sources, in_batches(found), take)
-
-    def compare(batch: list[tuple[SourceFile, bool]]) -> None:
-        for twin, is_same in batch:
-            (plan.same if is_same else plan.conflict).append(twin.note)
-
-    await in_order(pool, _compare_twins, in_batches(twins), compare)
-    plan.series = [PlannedSeries(key, sort_series(group.values())) for key, group in sorted(groups.items())]
-    return plan
+                self._candidates.add(found.number, item)
+                row = Seen(item.series, item.instance_uid, item.crc32c)
+            if self._ledger is not None and row is not None:
+                self._ledger.remember(found.place, row)
+            self._report.bytes_read += size
+            self._progress.advance(files=1, size=size)
 
 
-async def in_order(
-    pool: Executor,
-    work: Callable[[list[Item]], list[Result]],
-    batches: Iterable[list[Item]],
-    take: Callable[[list[Result]], None],
-) -> None:
-    """Run `work` over batches in a pool, few at a time, and hand over the results in the order of the batches."""
-    loop = asyncio.get_running_loop()
-    waiting: deque[Awaitable[list[Result]]] = deque()
-    for batch in batches:
-        waiting.append(loop.run_in_executor(pool, work, batch))
-        if len(waiting) > 2 * (os.cpu_count() or 1):
-            take(await waiting.popleft())
-    while waiting:
-        take(await waiting.popleft())
-
-
-def in_batches(items: Sequence[Item]) -> Iterator[list[Item]]:
-    """Cut a sequence into tasks for a pool."""
-    for start in range(0, len(items), BATCH_FILES):
-        yield list(items[start : start + BATCH_FILES])
-
-
-def find_files(sources: Sequence[Path], refused: list[RefusedFile]) -> Iterator[FoundFile]:
-    """Every file under the sources, in a stable order, hidden ones too.
-
-    Links are followed, each folder is entered once (so a circle of links ends); what cannot be looked into is refused.
-    """
-    entered: set[tuple[int, int]] = set()
-    for source in sources:
-        if not source.is_dir():
-            yield FoundFile(str(source), source.name)
-            continue
-
-        def note(error: OSError) -> None:
-            refused.append(RefusedFile(str(error.filename), _system_reason(error)))
-
-        for folder, folders, files in os.walk(source, followlinks=True, onerror=note):
-            try:
-                status = os.stat(folder)
-            except OSError as error:
-                note(error)
-                continue
-            if (status.st_dev, status.st_ino) in entered:
-                folders.clear()
-                continue
-            entered.add((status.st_dev, status.st_ino))
-            folders.sort()
-            for name in sorted(files):
-                path = os.path.join(folder, name)
-                yield FoundFile(path, os.path.relpath(path, source))
-
-
-def _read_sources(found: list[FoundFile]) -> list[SourceFile | RefusedFile]:
-    return [read_source(file) for file in found]
-
-
-def read_source(file: FoundFile) -> SourceFile | RefusedFile:
-    """Read the header of one file, or say why it cannot be stored."""
-    path = file.path
-    try:
-        with open_source(path) as source:
-            if not source.has_prefix():
-                return RefusedFile(path, "not a DICOM file: no DICM after 128 bytes (PS3.10 section 7.1)")
-            window = Window(source.state.size)
-            p10 = source.parse(window, partial(open_p10, window))
-            header = source.parse(window, partial(read_header, p10))
-            sort_values = source.parse(window, partial(_sort_values, p10))
-            media_sop_class_uid = source.parse(window, lambda: p10.media_sop_class_uid)
-            source.expect(source.state)
-            if MEDIA_STORAGE_DIRECTORY in (media_sop_class_uid, header.sop_class_uid):  # a real one has only the first
-                return RefusedFile(path, "a DICOMDIR: it lists other files and holds no instance")
-            return _judge(file, source.state, header, sort_values)
-    except OSError as error:
-        return RefusedFile(path, _system_reason(error))
-    except SourceChanged:
-        return RefusedFile(path, "changed while it was being read")
-    except InstanceUnreadable as error:
-        return RefusedFile(path, f"unreadable: {error}")
-
-
-def _sort_values(p10: P10) -> dict[int, bytes]:
-    """The raw values that images are sorted by. Stops behind their group, so pixel data is never asked for."""
-    values: dict[int, bytes] = {}
-    for kind, tag, _, start, stop in walk(
-        p10.window, p10.start, p10.stop, explicit=p10.explicit, little_endian=p10.little_endian, skip_sequences=True
-    ):
-        if tag > _IMAGE_ORIENTATION:
-            break
-        if kind == Kind.ELEMENT and tag in _SORT_TAGS and 0 <= stop - start <= MAX_NUMBER_BYTES:
-            values[tag] = bytes(p10.window.view(start, stop))
-    return values
-
-
-def _judge(
-    file: FoundFile, state: FileState, header: Header, sort_values: dict[int, bytes]
-) -> SourceFile | RefusedFile:
-    """Whether the file can have a place in a datastore."""
-    path = file.path
-    named = {
-        "Study Instance UID": header.study_uid,
-        "Series Instance UID": header.series_uid,
-        "SOP Instance UID": header.sop_instance_uid,
-    }
-    for name, uid in named.items():
-        if not uid:
-            return RefusedFile(path, f"no {name}")
-        if not is_path_uid(uid):
-            return RefusedFile(path, f"{name} cannot be part of an object's name")
-    if min(len(str(header.study_uid)), len(str(header.series_uid))) < MIN_SERIES_UID_LENGTH:
-        return RefusedFile(
-            path, f"study or series UID shorter than the {MIN_SERIES_UID_LENGTH} characters COD asks for"
-        )
-    return SourceFile(
-        path=path,
-        shown=file.shown,
-        state=state,
-        series=SeriesKey(str(header.study_uid), str(header.series_uid)),
-        instance_uid=str(header.sop_instance_uid),
-        instance_number=_integer(sort_values.get(_INSTANCE_NUMBER)),
-        position=_numbers(sort_values.get(_IMAGE_POSITION), 3),
-        orientation=_numbers(sort_values.get(_IMAGE_ORIENTATION), 6),
-    )
-
-
-def _integer(raw: bytes | None) -> int | None:
-    try:
-        return None if raw is None else int(raw.strip(b" \0"))
-    except ValueError:
-        return None
-
-
-def _numbers(raw: bytes | None, count: int) -> tuple[float, ...] | None:
-    """Exactly `count` decimals of a size that lengths and cosines have, or nothing."""
-    try:
-        numbers = tuple(float(part.strip(b" \0")) for part in (raw or b"").split(b"\\"))
-    except ValueError:
-        return None
-    return numbers if len(numbers) == count and all(abs(number) < MAX_NUMBER for number in numbers) else None
-
-
-def _system_reason(error: OSError) -> str:
-    return f"cannot be read: {error.strerror or error}"
-
-
-def _compare_twins(twins: list[tuple[SourceFile, SourceFile]]) -> list[tuple[SourceFile, bool]]:
-    return [(twin, _is_same(first, twin)) for first, twin in twins]
-
-
-def _is_same(first: SourceFile, twin: SourceFile) -> bool:
-    """Whether two files hold the same bytes; what can no longer be read is not the same."""
-    if first.state.size != twin.state.size:
-        return False
-    try:
-        with open_source(first.path) as left, open_source(twin.path) as right:
-            left.expect(first.state)
-            right.expect(twin.state)
-            return all(a == b for a, b in zip(left.chunks(), right.chunks(), strict=True))
-    except (OSError, SourceChanged):
-        return False
-
-
-def sort_series(files: Iterable[SourceFile]) -> tuple[SourceFile, ...]:
-    """Along the slice normal if all files lie in one stack of parallel slices, then by Instance Number, then by UID.
-
-    Neighbours in space become neighbours in the tar, so that scrolling a series reads it from front to back.
-    """
-    by_uid = sorted(files, key=lambda file: file.instance_uid)
-    normal = _common_normal(by_uid)
-
-    def key(file: SourceFile) -> tuple[float, bool, int, str]:
-        along = 0.0
-        if normal is not None and file.position is not None:
-            along = round(sum(n * p for n, p in zip(normal, file.position, strict=True)), 3)
-        return along, file.instance_number is None, file.instance_number or 0, file.instance_uid
-
-    return tuple(sorted(by_uid, key=key))
-
-
-def _common_normal(files: Sequence[SourceFile]) -> tuple[float, float, float] | None:
-    """The slice normal that all files share; None if one lacks its geometry, or they are not parallel."""
-    first = files[0].orientation
-    if first is None:
-        return None
-    for file in files:
-        if file.position is None or file.orientation is None:
-            return None
-        if any(abs(a - b) > _ORIENTATION_TOLERANCE for a, b in zip(first, file.orientation, strict=True)):
-            return None
-    x1, y1, z1, x2, y2, z2 = first
-    return y1 * z2 - z1 * y2, z1 * x2 - x1 * z2, x1 * y2 - y1 * x2
+async def _batches(unread: AsyncIterator[_Found]) -> AsyncGenerator[list[_Found], None]:
+    """Tasks for a pool."""
+    batch: list[_Found] = []
+    size = 0
+    async for found in unread:
+        batch.append(found)
+        size += found.place.size
+        if len(batch) == BATCH_FILES or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

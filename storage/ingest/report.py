@@ -7,17 +7,20 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from storage.keys import SeriesKey
-
 
 class Outcome(StrEnum):
     """What became of one series."""
 
     STORED = "stored"
+    """It was not there before."""
+    APPENDED = "appended"
+    """Instances were added to it."""
+    UNCHANGED = "unchanged"
+    """All that was offered is in it already, or in conflict with what is."""
     PLANNED = "planned"
-    """Would be stored: nothing is written in a dry run."""
+    """Would be stored, or added to: nothing is written in a dry run."""
     REFUSED = "refused"
-    """The datastore holds it already, or another writer is at it; nothing was touched."""
+    """Another writer is at it, or what is stored is damaged; nothing was touched."""
     FAILED = "failed"
 
 
@@ -47,16 +50,13 @@ class SeriesNote:
     series_uid: str
     outcome: Outcome
     instances: int
+    """New ones; of a series that was refused or failed, those that were to be stored."""
     bytes: int
-    """Of the P10 files, without the tar around them."""
+    """Of their P10 files, without the tar around them."""
     message: str | None = None
     """Why it was refused or failed; or what went wrong after it was stored."""
-
-    @classmethod
-    def of(
-        cls, series: SeriesKey, outcome: Outcome, *, instances: int, size: int, message: str | None = None
-    ) -> "SeriesNote":
-        return cls(series.study_uid, series.series_uid, outcome, instances, size, message)
+    same: int = 0
+    conflict: int = 0
 
 
 @dataclass(slots=True)
@@ -65,20 +65,24 @@ class Report:
 
     new: list[InstanceNote] = field(default_factory=list)
     same: list[InstanceNote] = field(default_factory=list)
-    """Further files with the same bytes as one that was taken."""
+    """Files whose bytes are stored already, or were taken from another file."""
     conflict: list[InstanceNote] = field(default_factory=list)
-    """Further files with the same SOP Instance UID and other bytes: the first one won."""
+    """Files of a SOP Instance UID that is stored, or was taken, with other bytes: those stay."""
     refused: list[RefusedFile] = field(default_factory=list)
+    skipped: list[RefusedFile] = field(default_factory=list)
+    """What holds no instance by its nature: a DICOMDIR, a link in an archive."""
     series: list[SeriesNote] = field(default_factory=list)
     bytes: int = 0
     """Of the P10 files that were stored (in a dry run: would be)."""
     seconds: float = 0.0
+    bytes_read: int = 0
+    """Of the sources that were opened; those that are known from an earlier run are not."""
 
     @property
     def is_clean(self) -> bool:
         """Whether everything that was offered is stored."""
-        good = (Outcome.STORED, Outcome.PLANNED)
-        return not (self.conflict or self.refused) and all(note.outcome in good for note in self.series)
+        bad = (Outcome.REFUSED, Outcome.FAILED)
+        return not (self.conflict or self.refused) and all(note.outcome not in bad for note in self.series)
 
 
 class Progress(Protocol):
@@ -86,6 +90,9 @@ class Progress(Protocol):
 
     def begin(self, task: str, *, files: int, size: int | None) -> None:
         """A stretch of work begins: so many files, so many bytes (None: not counted)."""
+
+    def expect(self, *, files: int = 0, size: int = 0) -> None:
+        """So many more files, or bytes, belong to the present stretch: they have just been found."""
 
     def advance(self, *, files: int = 0, size: int = 0) -> None:
         """So many more files, or bytes, of the present stretch are done."""
@@ -95,6 +102,9 @@ class SilentProgress:
     """Nobody wants to hear it."""
 
     def begin(self, task: str, *, files: int, size: int | None) -> None:
+        """Nothing to show."""
+
+    def expect(self, *, files: int = 0, size: int = 0) -> None:
         """Nothing to show."""
 
     def advance(self, *, files: int = 0, size: int = 0) -> None:

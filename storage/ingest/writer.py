@@ -1,214 +1,300 @@
-"""Writes one planned series into a bucket: all of it or nothing, under the lock.
+"""Stores what is new of one series: compared with what is there, sorted, committed under its lock.
 
-    lock (lists the instances to come) → tar → index.sqlite → metadata.json → derived state → lock released
-
-Readers find a series by its metadata.json, so until that is written the series does not exist for them. The lock is
-checked before each write. When something breaks before the tar can have been written, the lock is released and nothing
-is left; later than that the lock stays, because only it says that what lies there is unfinished.
+What can pass is tried again; a source file that cannot be read any more is refused alone, and the rest is stored.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import Executor
-from dataclasses import dataclass
-from datetime import UTC, datetime
-
-import google_crc32c
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
+from typing import TYPE_CHECKING
 
 from storage.bucket.base import Bucket
-from storage.cod.lock import LockOwner, SeriesLock, acquire_lock, describe_lock
-from storage.cod.tar import TarLayout, lay_out, member_header, padding_bytes
-from storage.cod.writing import NewEntry, build_tar_index, encode_series
-from storage.errors import ObjectNotFound, SeriesExists, SeriesLocked, StorageError
-from storage.ingest.describe import Description, describe_files
-from storage.ingest.plan import PlannedSeries, SourceFile
-from storage.ingest.report import Progress, RefusedFile
-from storage.ingest.source import CHUNK_BYTES, SourceChanged, open_source
-from storage.keys import SeriesKey, SeriesObject
+from storage.errors import (
+    CorruptSeries,
+    InstanceUnreadable,
+    ObjectChanged,
+    SeriesInMotion,
+    SeriesLocked,
+    SeriesUnfinished,
+    StorageError,
+    StorageUnavailable,
+    TryAgain,
+)
+from storage.ingest.candidate import Candidates
+from storage.ingest.describe import Description
+from storage.ingest.job import SeriesJob
+from storage.ingest.pool import Pool
+from storage.ingest.report import Outcome, Progress, Report, SeriesNote
+from storage.ingest.stored import is_half as is_half_stored
+from storage.ingest.stored import known_instances
+from storage.ingest.transcoding import BATCH_FILES, Remade, remake, series_folder
+from storage.keys import SeriesKey
+from storage.together import together
+from storage.writing import Change, SeriesWriter, StoredSeries, look_at_lock, read_stored, writing
+
+if TYPE_CHECKING:
+    from storage.pixels.encode import Target
 
 OnSeries = Callable[[SeriesKey], Awaitable[None]]
-"""Called for each stored series while its lock is still held: builds what is derived from it."""
+"""Called for each series that changed, while its lock is still held: builds what is derived from it."""
+
+OWNER = "codweb ingest"
+
+ATTEMPTS = 3
+"""A bucket tries each request again, and the engine an upload; this is for a series that both gave up."""
+
+FIRST_PAUSE_SECONDS = 1.0
+
+TRANSCODING_IN_DESCRIPTIONS = 50
+"""Transcoding a file takes so many times as long as describing it: processes pay sooner."""
 
 
-@dataclass(frozen=True, slots=True)
-class WrittenSeries:
-    """What was stored of a planned series."""
+class Writer:
+    """Stores series after series; what becomes of each is in the report."""
 
-    files: tuple[SourceFile, ...]
-    refused: tuple[RefusedFile, ...]
-    """Files whose header could be read and whose data set could not."""
-    complaint: str | None = None
-    """What went wrong after the series was complete: it can be read, its derived state is missing or its lock left."""
+    def __init__(
+        self,
+        bucket: Bucket,
+        candidates: Candidates,
+        report: Report,
+        progress: Progress,
+        *,
+        on_series: OnSeries | None = None,
+        wait_seconds: float = 0.0,
+        is_dry: bool = False,
+        target: "Target | None" = None,
+        thumbnails: bool = False,
+        jobs: int | None = None,
+    ) -> None:
+        """Write nothing yet.
 
-    @property
-    def size(self) -> int:
-        return sum(file.state.size for file in self.files)
-
-
-class SeriesUnfinished(Exception):
-    """A series broke off after its tar may have been written: its lock stays. It never leaves this package."""
-
-
-async def refuse_existing(bucket: Bucket, series: SeriesKey) -> None:
-    """Make sure that nothing of a series is stored and nobody is storing it.
-
-    Raises:
-        SeriesLocked: its lock exists.
-        SeriesExists: its metadata.json or its tar does.
-    """
-    if await _exists(bucket, series.lock):
-        raise SeriesLocked(await describe_lock(bucket, series))
-    await _refuse_stored(bucket, series)
-
-
-async def _refuse_stored(bucket: Bucket, series: SeriesKey) -> None:
-    for key in (series.metadata, series.tar):
-        if await _exists(bucket, key):
-            raise SeriesExists(
-                f"{series} is in the datastore already ({key.rpartition('/')[2]}); "
-                "this release adds nothing to a stored series"
-            )
-
-
-async def _exists(bucket: Bucket, key: str) -> bool:
-    try:
-        await bucket.head(key)
-    except ObjectNotFound:
-        return False
-    return True
-
-
-async def write_series(
-    bucket: Bucket, planned: PlannedSeries, pool: Executor, *, progress: Progress, on_series: OnSeries | None = None
-) -> WrittenSeries:
-    """Store a series that the bucket does not hold yet.
-
-    Raises:
-        SeriesExists, SeriesLocked: nothing was touched.
-        SourceChanged: a source file is not what it was; nothing is left behind.
-        SeriesUnfinished: the tar may have been written; the lock was left in place.
-        StorageUnavailable: nothing is left behind, unless the lock could not be deleted either.
-    """
-    await refuse_existing(bucket, planned.key)
-    descriptions, refused = await describe_files(planned, bucket.url, pool)
-    if not descriptions:
-        return WrittenSeries((), refused)
-    job = _Job(bucket, planned.key, descriptions, progress)
-    body = await asyncio.to_thread(job.encode, LockOwner.this_process())
-    lock = await _acquire(bucket, planned.key, body)
-    try:
-        await _refuse_stored(bucket, planned.key)  # again, for now nobody else can be writing it
-        await job.write(lock)
-    except BaseException as error:
-        if not job.is_tar_complete:
-            await lock.release(bucket)
-        elif isinstance(error, Exception):
-            raise SeriesUnfinished(
-                f"{planned.key} is unfinished: {error}. Some of its objects may be there, "
-                f"so its lock was left in place: check them, then remove {planned.key.lock}"
-            ) from error
-        raise
-    complaint = await _finish(bucket, lock, on_series)
-    return WrittenSeries(tuple(each.file for each in descriptions), refused, complaint)
-
-
-async def _acquire(bucket: Bucket, series: SeriesKey, body: bytes) -> SeriesLock:
-    """Take the lock; a cancellation meanwhile gives it back, for nobody else would."""
-    acquiring = asyncio.ensure_future(acquire_lock(bucket, series, body))
-    try:
-        return await asyncio.shield(acquiring)
-    except asyncio.CancelledError:
-        await (await acquiring).release(bucket)
-        raise
-
-
-async def _finish(bucket: Bucket, lock: SeriesLock, on_series: OnSeries | None) -> str | None:
-    """Build what is derived and release the lock; the series is complete, so a failure is only a complaint."""
-    complaints = []
-    try:
-        if on_series is not None:
-            await on_series(lock.series)
-    except StorageError as error:
-        complaints.append(f"its derived state could not be built: {error}")
-    finally:
-        try:
-            await lock.release(bucket)
-        except StorageError as error:
-            complaints.append(f"its lock could not be released: {error}")
-    return "; ".join(complaints) or None
-
-
-class _Job:
-    """The objects of one series while they are being written."""
-
-    def __init__(self, bucket: Bucket, series: SeriesKey, files: tuple[Description, ...], progress: Progress) -> None:
+        Args:
+            thumbnails: make one for each series that changed.
+            target: what pixels are transcoded to where that is certain to lose nothing.
+            jobs: processes that transcode; None: as many as there are cores.
+        """
         self._bucket = bucket
-        self._series = series
-        self._files = files
+        self._candidates = candidates
+        self._report = report
         self._progress = progress
-        self._layout: TarLayout = lay_out(
-            [(each.file.instance_uid, each.size, each.file.state.mtime) for each in files]
-        )
-        self._modified = datetime.now(UTC)
-        self.is_tar_complete = False
-        """Whether all of the tar has been handed to the bucket: from then on it may exist, whatever the bucket says.
-        Before, it cannot: uploads are atomic."""
+        self._on_series = on_series
+        self._wait_seconds = wait_seconds
+        self._is_dry = is_dry
+        self._target = target
+        self._thumbnails = thumbnails
+        self._pool: Pool | None = None
+        if target is not None:
+            self._pool = Pool(sum(map(len, candidates.groups.values())) * TRANSCODING_IN_DESCRIPTIONS, jobs)
 
-    def encode(self, owner: LockOwner | None) -> bytes:
-        """metadata.json, or with an owner the lock that announces it."""
-        entries = (
-            NewEntry(
-                instance_uid=each.file.instance_uid,
-                member=member,
-                crc32c=each.crc32c,
-                has_pixeldata=each.has_pixeldata,
-                metadata=each.metadata,
-                offset_table=each.offset_table,
-                original_path=each.file.shown,
-            )
-            for each, member in zip(self._files, self._layout.members, strict=True)
-        )
-        return encode_series(
-            self._series, entries, datastore_url=self._bucket.url, modified=self._modified, owner=owner
-        )
+    def close(self) -> None:
+        """Stop what is being transcoded."""
+        if self._pool is not None:
+            self._pool.close()
 
-    async def write(self, lock: SeriesLock) -> None:
-        """Write the three objects in their order, each only while the lock is ours."""
-        await lock.verify(self._bucket)
-        tar = await self._bucket.upload(self._series.tar, self._tar_chunks())
-        index = await asyncio.to_thread(build_tar_index, self._layout, tar_mtime=tar.updated)
-        await lock.verify(self._bucket)
-        await self._bucket.write(self._series.object_key(SeriesObject.INDEX), index)
-        metadata = await asyncio.to_thread(self.encode, None)
-        await lock.verify(self._bucket)
-        await self._bucket.write(self._series.metadata, metadata)
+    async def store(self, key: SeriesKey, *, same: int = 0, conflict: int = 0) -> None:
+        """Store what is new of a series.
 
-    async def _tar_chunks(self) -> AsyncIterator[bytes]:
-        """The tar from its first byte to its last, straight from the source files, at most a chunk in memory."""
-        for each, member in zip(self._files, self._layout.members, strict=True):
-            yield member_header(member)
-            async for chunk in _verified_chunks(each):
-                yield chunk
-                self._progress.advance(size=len(chunk))
-            yield bytes(padding_bytes(member.size))
-            self._progress.advance(files=1)
-        self.is_tar_complete = True
-        yield self._layout.end_of_archive
+        Args:
+            same: files found to be the same before this; they are in the report already.
+            conflict: those in conflict.
+        """
+        if key not in self._candidates.groups:
+            message = await self._settle(key)
+            note = SeriesNote(key.study_uid, key.series_uid, Outcome.UNCHANGED, 0, 0, message, same, conflict)
+            self._report.series.append(note)
+            return
+        job = SeriesJob(key, self._candidates)
+        try:
+            outcome, message = await self._became(job)
+        except asyncio.CancelledError:
+            if await self._is_complete(job):  # the engine has finished what it was at
+                self._note(job, job.outcome, None, same=same, conflict=conflict)
+            raise
+        self._note(job, outcome, message, same=same, conflict=conflict)
+
+    async def _became(self, job: SeriesJob) -> tuple[Outcome, str | None]:
+        """What became of a series, and what there is to say about it."""
+        try:
+            with series_folder() if self._target is not None else nullcontext("") as folder:
+                message = await self._tried(job, folder)
+        except (SeriesLocked, CorruptSeries) as error:
+            return Outcome.FAILED if job.is_held else Outcome.REFUSED, str(error)
+        except SeriesUnfinished as error:
+            return Outcome.FAILED, str(error)
+        except StorageError as error:
+            lock = f". {job.key} is unfinished: its lock stays, and whoever repeats the command completes it"
+            return Outcome.FAILED, f"{error}{lock if job.is_begun else ''}"
+        if job.outcome is Outcome.FAILED:
+            return Outcome.FAILED, "none of its files can be read"
+        return job.outcome, message
+
+    def _note(self, job: SeriesJob, outcome: Outcome, message: str | None, *, same: int, conflict: int) -> None:
+        """Put a series into the report."""
+        report, new = self._report, [*job.new.values()]
+        size = sum(each.size for each in new)
+        if outcome not in (Outcome.REFUSED, Outcome.FAILED):
+            report.new += map(job.note, new)
+            report.bytes += size
+        report.same += map(job.note, job.same)
+        report.conflict += map(job.note, job.conflict)
+        report.refused += job.refused
+        same, conflict = same + len(job.same), conflict + len(job.conflict)
+        uids = job.key.study_uid, job.key.series_uid
+        report.series.append(SeriesNote(*uids, outcome, len(new), size, message, same, conflict))
+        self._progress.advance(files=job.files - job.told_files, size=job.size - job.told_bytes)
+
+    async def _is_complete(self, job: SeriesJob) -> bool:
+        """Whether a series holds all that was to be stored, although nobody waited for it to be finished."""
+        if not job.is_held:
+            return False
+        try:
+            stored = await read_stored(self._bucket, job.key)
+            known = await known_instances(self._bucket, stored)
+        except StorageError:
+            return False
+        job.is_begun = True
+        job.judge(stored, known)
+        return not job.is_missing
+
+    async def _settle(self, key: SeriesKey) -> str | None:
+        """Free a series of which nothing is to be stored from the lock of a dead writer; returns what went wrong."""
+        try:
+            if await self._is_abandoned(key):
+                async with writing(self._bucket, key, owner=OWNER):
+                    pass
+        except SeriesLocked:  # somebody is at work there all the same
+            return None
+        except StorageError as error:
+            return f"its lock could not be released: {error}"
+        return None
+
+    async def _tried(self, job: SeriesJob, folder: str) -> str | None:
+        """Once, and again where what went wrong may pass; returns what went wrong after the series was complete."""
+        pause = FIRST_PAUSE_SECONDS
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return await self._once(job, folder)
+            except (StorageUnavailable, SeriesUnfinished) as error:
+                if attempt == ATTEMPTS or not _may_pass(error):
+                    raise
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  # jitter, no secret
+            pause *= 2
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _once(self, job: SeriesJob, folder: str) -> str | None:
+        job.is_held = False
+        stored = await read_stored(self._bucket, job.key)
+        is_half = is_half_stored(stored) and not self._is_dry
+        job.judge(stored, {} if is_half else await known_instances(self._bucket, stored))
+        if self._is_dry:
+            job.is_planned = bool(job.new)
+            return None
+        await self._transcode(job, folder)
+        change = job.change()
+        if change is None and not await self._is_abandoned(job.key):
+            return None
+        is_done, complaints = change is None, []
+        try:
+            async with writing(
+                self._bucket, job.key, owner=OWNER, announce=change, wait_seconds=self._wait_seconds
+            ) as series:
+                if is_half or _versions(series.stored) != _versions(stored):
+                    job.judge(series.stored, await known_instances(self._bucket, series.stored))
+                    change = job.change()
+                    is_done = change is None
+                job.is_held = True
+                await self._commit(series, job, change)
+                is_done = True
+                if self._thumbnails and job.new:
+                    complaints += await self._thumbnail(series)
+                if self._on_series is not None and job.new:
+                    complaints += await self._derived(self._on_series(job.key))
+        except SeriesLocked:
+            if not is_done:
+                raise
+        except StorageError as error:
+            if not is_done:
+                raise
+            complaints.append(f"its lock could not be released: {error}")
+        return "; ".join(complaints) or None
+
+    async def _is_abandoned(self, key: SeriesKey) -> bool:
+        """Whether a writer of this host has left its lock behind: it is taken over, and its change settled."""
+        lock = await look_at_lock(self._bucket, key)
+        return lock is not None and lock.owner is not None and (lock.owner.is_dead or lock.owner.is_this_process)
+
+    async def _transcode(self, job: SeriesJob, folder: str) -> None:
+        """Transcode what is new, each instance once."""
+        target, pool = self._target, self._pool
+        if target is None or pool is None:
+            return
+        waiting = [each for uid, each in job.hold().items() if uid not in job.tried]
+        job.tried |= {each.instance_uid for each in waiting}
+        batches = [waiting[start : start + BATCH_FILES] for start in range(0, len(waiting), BATCH_FILES)]
+        at_once = asyncio.Semaphore(2 * pool.jobs)
+
+        async def remade(batch: Sequence[Description]) -> list[Remade | None]:
+            async with at_once:
+                return await pool.run(remake, batch, target, folder, self._bucket.url)
+
+        for batch in await together(remade(batch) for batch in batches):
+            job.remade |= {each.description.instance_uid: each for each in batch if each is not None}
+
+    async def _commit(self, series: SeriesWriter, job: SeriesJob, change: Change | None) -> None:
+        """Make the change, without the files that turn out to be unreadable."""
+        while change is not None:
+            try:
+                await series.commit(change, on_bytes=partial(self._told, job))
+            except InstanceUnreadable as error:
+                broken = job.reader.current
+                if broken is None:
+                    raise
+                job.refuse(broken, error)
+                change = job.change()
+            except SeriesUnfinished:
+                job.is_begun = True
+                raise
+            else:
+                break
+        late = job.conflicts_with_new
+        if late:
+            await series.commit(Change(conflicts=late))
+
+    async def _thumbnail(self, series: SeriesWriter) -> list[str]:
+        from storage.ingest.thumbnails import write_thumbnail  # numpy and codecs, which take half a second to import
+
+        try:
+            reason = await write_thumbnail(self._bucket, series)
+        except SeriesUnfinished:
+            raise
+        except StorageError as error:
+            reason = str(error)
+        return [] if reason is None else [f"no thumbnail: {reason}"]
+
+    async def _derived(self, work: Awaitable[None]) -> list[str]:
+        try:
+            await work
+        except StorageError as error:
+            return [f"its derived state could not be built: {error}"]
+        return []
+
+    def _told(self, job: SeriesJob, count: int) -> None:
+        files = job.reader.reached - job.told_files
+        job.told_files += files
+        job.told_bytes += count
+        self._progress.advance(files=files, size=count)
 
 
-async def _verified_chunks(described: Description) -> AsyncIterator[bytes]:
-    """The bytes of a source file; raises SourceChanged at its end at the latest if they are not those described."""
-    checksum = 0
-    path = described.file.path
-    try:
-        with open_source(path) as source:
-            source.expect(described.file.state)
-            for start in range(0, described.size, CHUNK_BYTES):
-                chunk = await asyncio.to_thread(source.read, start, min(start + CHUNK_BYTES, described.size))
-                checksum = google_crc32c.extend(checksum, chunk)
-                yield chunk
-            source.expect(described.file.state)
-    except OSError as error:
-        raise SourceChanged(f"{path} can no longer be read: {error.strerror or error}") from error
-    if checksum != described.crc32c:
-        raise SourceChanged(f"{path} changed while it was being ingested")
+def _versions(stored: StoredSeries) -> tuple[str | None, str | None]:
+    return stored.metadata_version, stored.tar_version
+
+
+def _may_pass(error: BaseException | None) -> bool:
+    """Whether something behind an error is worth another attempt."""
+    while error is not None:
+        if isinstance(error, TryAgain | ObjectChanged | SeriesInMotion):
+            return True
+        error = error.__cause__
+    return False

@@ -4,6 +4,7 @@ import gzip
 import json
 import tracemalloc
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
@@ -325,6 +326,15 @@ def test_damaged_metadata_is_unreadable_and_names_the_instance(metadata: object)
 
     with pytest.raises(InstanceUnreadable, match=INSTANCE):
         entry.attributes_json()
+    assert read_entry().attributes_json() == json.dumps(data_set()).encode()  # the next one is read as ever
+
+
+def test_entries_may_be_unpacked_by_several_threads() -> None:
+    texts = [json.dumps({"00104000": {"vr": "LT", "Value": [str(number) * 9999]}}).encode() for number in range(40)]
+    entries = [read_entry(metadata=packed(text)) for text in texts] * 5
+
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(Entry.attributes_json, entries)) == texts * 5
 
 
 def test_a_frame_without_size_that_is_cut_off_is_unreadable() -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from storage.cod import neighbours as module
 from storage.cod.attributes import Normalised, normalise
+from storage.cod.data_set import Place, finished_element
 from storage.cod.metadata import parse_series_metadata
 from storage.cod.neighbours import Neighbours
 from storage.errors import InstanceUnreadable
@@ -93,6 +94,30 @@ def test_an_element_that_begins_to_differ_costs_one_lesson(taken_apart: list[byt
     check(texts)
 
     assert len(taken_apart) == 3
+
+
+def test_a_uid_within_a_sequence_does_not_take_the_sequence_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    finished: list[int] = []
+
+    def counting(tag: int, raw: bytes, place: Place) -> bytes:
+        finished.append(tag)
+        return finished_element(tag, raw, place)
+
+    texts = [text(image(number)) for number in range(1, 60)]
+    monkeypatch.setattr(module, "finished_element", counting)
+    check(texts)
+
+    assert finished.count(0x00081140) == 0
+    assert finished.count(0x00291010) == len(texts) - 2  # base64 has to be looked at
+
+
+def test_an_element_without_a_value_here_and_there_costs_no_lesson(taken_apart: list[bytes]) -> None:
+    empty: Json = {"00200032": {"vr": "DS"}, "00081140": {"vr": "SQ"}}
+    texts = [text(image(number, **(empty if number % 3 == 0 else {}))) for number in range(1, 60)]
+
+    check(texts)
+
+    assert taken_apart == texts[:2]
 
 
 def test_instances_that_are_not_alike_are_soon_left_alone(

@@ -46,21 +46,34 @@ def test_json_report_names_everything(tmp_path: Path) -> None:
 
     assert result.exit_code == 1
     report = json.loads(result.stdout)
-    assert set(report) == {"new", "same", "conflict", "refused", "series", "bytes", "seconds"}
+    assert set(report) == {
+        "new", "same", "conflict", "refused", "skipped", "series", "bytes", "seconds", "bytes_read",
+    }  # fmt: skip
     assert len(report["new"]) == 6
     assert [Path(note["path"]).name for note in report["same"]] == ["twin"]
-    assert [Path(item["path"]).name for item in report["refused"]] == ["notes\x1b[31m.txt"]
+    assert [Path(item["path"]).name for item in report["refused"]] == ["notes\N{REPLACEMENT CHARACTER}[31m.txt"]
     assert report["series"][0]["outcome"] == "stored"
     assert report["bytes"] == sum(path.stat().st_size for path in CT)
 
 
-def test_second_ingest_exits_with_one_and_says_why(tmp_path: Path) -> None:
+def test_finished_run_repeated_exits_with_zero_and_says_that_all_is_the_same(tmp_path: Path) -> None:
     run(*CT, "--to", tmp_path)
 
     result = run(*CT, "--to", tmp_path)
 
+    assert result.exit_code == 0
+    assert "unchanged" in result.stdout
+    assert "0 instances in 0 series, 6 same" in result.stdout
+
+
+def test_conflict_exits_with_one_and_names_the_file(tmp_path: Path) -> None:
+    run(*CT, "--to", tmp_path / "datastore")
+    (tmp_path / "other.dcm").write_bytes(CT[0].read_bytes() + b"\0\0")
+
+    result = run(tmp_path / "other.dcm", "--to", tmp_path / "datastore")
+
     assert result.exit_code == 1
-    assert "refused" in result.stdout
+    assert "other.dcm: another file of the same SOP Instance UID holds other bytes" in result.stdout
 
 
 def test_control_characters_of_a_file_name_do_not_reach_the_terminal(tmp_path: Path) -> None:
@@ -69,7 +82,7 @@ def test_control_characters_of_a_file_name_do_not_reach_the_terminal(tmp_path: P
     result = run(tmp_path, CT[0], "--to", tmp_path / "datastore")
 
     assert "\x1b" not in result.stdout
-    assert "evil?[31m[bold].txt" in result.stdout.replace("\n", "")
+    assert "evil\N{REPLACEMENT CHARACTER}[31m[bold].txt" in result.stdout.replace("\n", "")
 
 
 @pytest.mark.parametrize("is_empty", [True, False])
@@ -122,4 +135,16 @@ def test_indexing_can_be_left_to_the_server(tmp_path: Path) -> None:
     result = run(CT[0], "--to", datastore, "--state", state, "--no-index")
 
     assert result.exit_code == 0, result.output
-    assert not state.exists()
+    assert list(state.rglob("*.index")) == []
+
+
+def test_series_that_grew_is_indexed_anew(tmp_path: Path) -> None:
+    datastore, state = tmp_path / "datastore", tmp_path / "state"
+    run(CT[0], "--to", datastore, "--state", state)
+
+    result = run(*CT, "--to", datastore, "--state", state)
+
+    [index] = state.rglob("*.index")
+    assert result.exit_code == 0, result.output
+    assert "appended" in result.stdout
+    assert len(SeriesIndex(index).uids) == 6

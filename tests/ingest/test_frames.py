@@ -1,5 +1,6 @@
 """Offset tables of made instances: a table names exactly the frames that went in, or there is none."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,15 +13,24 @@ from pydicom.encaps import encapsulate
 from storage.cod.writing import OffsetTable
 from storage.dicom.p10 import open_p10, read_header
 from storage.dicom.window import Window
-from storage.ingest.frames import Frames, find_frames
-from storage.ingest.source import open_source
+from storage.ingest.frames import encapsulated_table, item_walk
 from tests.ingest.reading import made
 
 JPEG_2000 = pydicom.uid.JPEG2000Lossless
 frame_lists = st.lists(st.binary(min_size=1, max_size=300), min_size=1, max_size=6)
 
 
-def frames_of(pixels: bytes, count: int, syntax: str = JPEG_2000) -> tuple[Frames, bytes]:
+@dataclass(frozen=True)
+class Frames:
+    """What was found out about the pixel data of one instance."""
+
+    table: OffsetTable | None = None
+    tail_start: int | None = None
+
+
+def frames_of(
+    pixels: bytes, count: int, syntax: str = JPEG_2000, *, chunk_bytes: int = 1 << 20
+) -> tuple[Frames, bytes]:
     """What is found in an instance of so many frames with this value of Pixel Data, and the bytes of its file."""
     with TemporaryDirectory() as folder:
         dataset = pydicom.dcmread(made(Path(folder) / "made.dcm", "1.2.3.4", NumberOfFrames=count))
@@ -30,10 +40,14 @@ def frames_of(pixels: bytes, count: int, syntax: str = JPEG_2000) -> tuple[Frame
         dataset.DigitalSignaturesSequence = []
         path = Path(folder) / "encapsulated.dcm"
         dataset.save_as(path, enforce_file_format=True)
-        with open_source(str(path)) as source:
-            window = Window.of(path.read_bytes())
-            p10 = open_p10(window)
-            return find_frames(source, window, p10, read_header(p10)), path.read_bytes()
+        data = path.read_bytes()
+    p10 = open_p10(Window.of(data))
+    header = read_header(p10)
+    walk = item_walk(p10, header)
+    assert walk is not None
+    for start in range(0, len(data), chunk_bytes):
+        walk.feed(start, data[start : start + chunk_bytes])
+    return Frames(encapsulated_table(p10, header, walk), walk.stop), data
 
 
 def cut(table: OffsetTable | None, data: bytes) -> list[bytes] | None:
@@ -42,13 +56,20 @@ def cut(table: OffsetTable | None, data: bytes) -> list[bytes] | None:
     return [data[start : start + size] for start, size in zip(table.positions, table.lengths, strict=True)]
 
 
-@given(frames=frame_lists, fragments=st.integers(1, 3), has_table=st.booleans())
-def test_table_cuts_out_exactly_the_frames(frames: list[bytes], fragments: int, has_table: bool) -> None:
+@given(
+    frames=frame_lists,
+    fragments=st.integers(1, 3),
+    has_table=st.booleans(),
+    chunk_bytes=st.sampled_from([1, 7, 8, 100, 1 << 20]),
+)
+def test_table_cuts_out_exactly_the_frames(
+    frames: list[bytes], fragments: int, has_table: bool, chunk_bytes: int
+) -> None:
     padded = [frame + b"\0" * (len(frame) % 2) for frame in frames]
     fragments = min(fragments, *(len(frame) // 2 for frame in padded))
     pixels = encapsulate(frames, fragments_per_frame=fragments, has_bot=has_table)
 
-    found, data = frames_of(pixels, len(frames))
+    found, data = frames_of(pixels, len(frames), chunk_bytes=chunk_bytes)
 
     if fragments > 1 or len(frames) == 1:
         assert found.table is None

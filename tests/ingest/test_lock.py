@@ -4,7 +4,6 @@ import asyncio
 import gzip
 import json
 import os
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,17 +11,15 @@ import pytest
 from storage.bucket.folder import FolderBucket
 from storage.bucket.memory import MemoryBucket
 from storage.cod.lock import MAX_BODY_BYTES, LockOwner, acquire_lock, describe_lock, read_owner
-from storage.cod.writing import encode_series
+from storage.cod.writing import PackedSeries, series_members
 from storage.errors import SeriesLocked
 from storage.keys import SeriesKey
 
 SERIES = SeriesKey("1.2.826.0.1.1", "1.2.826.0.1.2")
-NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 
 
 def body() -> bytes:
-    owner = LockOwner.this_process()
-    return encode_series(SERIES, [], datastore_url="memory://", modified=NOW, owner=owner)
+    return PackedSeries(series_members(SERIES), []).lock(LockOwner.this_process())
 
 
 async def test_lock_names_its_holder() -> None:

@@ -3,6 +3,7 @@
 import math
 import os
 import shutil
+import tarfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 
 from storage.bucket.memory import MemoryBucket
-from storage.ingest import MIN_POOL_FILES, Outcome, ingest
+from storage.ingest import Outcome, ingest
+from storage.ingest.pool import MIN_POOL_FILES
 from tests.ingest.reading import CT, NAMES, P10, REFUSED, entries_of, everything, key_of, made
 from tests.support.buckets import RecordingBucket
 
@@ -31,7 +33,7 @@ async def test_whole_fixture_folder_is_sorted_into_same_conflict_and_refused(
             continue
         if first.setdefault((oracle["study"], oracle["series"], oracle["sop"]), name) != name:
             conflicts.append(name)
-    assert [Path(note.path).name for note in report.conflict] == conflicts
+    assert sorted(Path(note.path).name for note in report.conflict) == sorted(conflicts)
     assert [Path(note.path).name for note in report.same] == ["again"]
     assert {Path(note.path).name for note in report.new} == set(first.values())
     assert {Path(item.path).name for item in report.refused} == set(REFUSED)
@@ -103,10 +105,9 @@ async def test_hostile_position_does_not_disturb_the_order(tmp_path: Path, posit
     assert await stored_order(tmp_path) == ["1", "2"]
 
 
-async def test_dicomdir_and_unusable_uids_are_refused_with_their_reason(tmp_path: Path) -> None:
+async def test_unusable_uids_are_refused_with_their_reason(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made(tmp_path / "directory", "1.2.3.1", SOPClassUID="1.2.840.10008.1.3.10")
         made(tmp_path / "slash", "../../etc/passwd")
         made(tmp_path / "dots", "1.2.3.4", StudyInstanceUID="..")
         made(tmp_path / "short", "1.2.3.5", SeriesInstanceUID="1.2")
@@ -114,7 +115,6 @@ async def test_dicomdir_and_unusable_uids_are_refused_with_their_reason(tmp_path
     report = await ingest([tmp_path], bucket := MemoryBucket())
 
     assert {Path(item.path).name: item.reason.split(":")[0] for item in report.refused} == {
-        "directory": "a DICOMDIR",
         "slash": "SOP Instance UID cannot be part of an object's name",
         "dots": "Study Instance UID cannot be part of an object's name",
         "short": "study or series UID shorter than the 10 characters COD asks for",
@@ -130,7 +130,7 @@ async def test_a_dicomdir_is_told_by_its_file_meta_information(tmp_path: Path) -
 
     report = await ingest([tmp_path], MemoryBucket())
 
-    assert [item.reason.split(":")[0] for item in report.refused] == ["a DICOMDIR"]
+    assert [item.reason.split(":")[0] for item in (*report.skipped, *report.refused)] == ["a DICOMDIR"]
 
 
 async def test_many_files_are_read_by_processes_with_the_same_result(tmp_path: Path) -> None:
@@ -145,6 +145,13 @@ async def test_many_files_are_read_by_processes_with_the_same_result(tmp_path: P
     ]
 
 
+async def test_a_file_that_is_named_twice_is_one_file() -> None:
+    report = await ingest([CT[0].parent, *CT, CT[0]], MemoryBucket(), dry_run=True)
+
+    found = [note.path for note in (*report.new, *report.same, *report.conflict)]
+    assert len(found) == len(set(found)) == len(NAMES) - len(REFUSED)
+
+
 async def test_dry_run_says_what_would_be_stored_and_writes_nothing() -> None:
     bucket = RecordingBucket(MemoryBucket())
 
@@ -152,4 +159,40 @@ async def test_dry_run_says_what_would_be_stored_and_writes_nothing() -> None:
 
     assert [note.outcome for note in report.series] == [Outcome.PLANNED]
     assert len(report.new) == 6
-    assert {request.verb for request in bucket.requests} == {"head"}
+    assert {request.verb for request in bucket.requests} <= {"head", "read"}
+
+
+async def test_dry_run_tells_new_same_and_conflict_as_the_ingest_then_does(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(CT[1].read_bytes() + b"\0\0")
+    bucket = MemoryBucket()
+    await ingest(CT[:2], bucket)
+
+    planned = await ingest([*CT[:3], other], bucket, dry_run=True)
+    done = await ingest([*CT[:3], other], bucket)
+
+    assert [note.outcome for note in planned.series] == [Outcome.PLANNED]
+    assert [note.outcome for note in done.series] == [Outcome.APPENDED]
+    for report in (planned, done):
+        assert [note.path for note in report.new] == [str(CT[2])]
+        assert sorted(note.path for note in report.same) == [str(path) for path in CT[:2]]
+        assert [note.path for note in report.conflict] == [str(other)]
+
+
+async def test_files_of_one_series_are_gathered_wherever_they_lie(tmp_path: Path) -> None:
+    """Two folders and an archive."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    shutil.copy(CT[0], tmp_path / "a")
+    shutil.copy(CT[1], tmp_path / "b")
+    with tarfile.open(tmp_path / "rest.tar", "w") as archive:
+        for path in CT[2:]:
+            archive.add(path, path.name)
+
+    report = await ingest([tmp_path / "a", tmp_path / "b", str(tmp_path / "rest.tar")], bucket := MemoryBucket())
+
+    assert [note.outcome for note in report.series] == [Outcome.STORED]
+    entries = entries_of(await everything(bucket), key_of(report))
+    assert {entry["original_path"] for entry in entries.values()} == {
+        "syn_ct_1.dcm", "syn_ct_2.dcm", *(f"rest.tar/{path.name}" for path in CT[2:]),
+    }  # fmt: skip

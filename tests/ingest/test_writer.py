@@ -2,9 +2,11 @@
 
 import asyncio
 import gzip
+import io
 import json
 import os
 import shutil
+import tarfile
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +16,8 @@ import pytest
 from storage.bucket import Bucket, open_bucket
 from storage.bucket.folder import FolderBucket
 from storage.bucket.memory import MemoryBucket
-from storage.errors import StorageUnavailable
-from storage.ingest import Outcome, ingest
+from storage.errors import StorageUnavailable, TryAgain
+from storage.ingest import Outcome, Report, ingest
 from storage.keys import SeriesKey
 from tests.ingest.reading import (
     CT,
@@ -23,21 +25,109 @@ from tests.ingest.reading import (
     everything,
     key_of,
     made,
+    read_quietly,
 )
-from tests.support.buckets import FailingBucket
+from tests.support.buckets import FailingBucket, RecordingBucket, Request, WrappedBucket
 
 
-async def test_stored_series_is_refused_and_not_touched() -> None:
+async def test_what_is_missing_is_appended_and_what_is_there_stays_where_it_is() -> None:
     bucket = MemoryBucket()
-    await ingest(CT[:2], bucket)
-    before = [info async for info in bucket.list("")]
+    key = key_of(await ingest(CT[:2], bucket))
+    before = await everything(bucket)
 
     report = await ingest(CT, bucket)
 
-    assert [note.outcome for note in report.series] == [Outcome.REFUSED]
-    assert "is in the datastore already" in str(report.series[0].message)
-    assert report.new == []
-    assert [info async for info in bucket.list("")] == before
+    assert [note.outcome for note in report.series] == [Outcome.APPENDED]
+    assert (len(report.new), len(report.same), report.is_clean) == (4, 2, True)
+    old, new = entries_of(before, key), entries_of(await everything(bucket), key)
+    assert list(new)[:2] == list(old)
+    assert all(new[uid] == entry for uid, entry in old.items())
+    with tarfile.open(fileobj=io.BytesIO((await everything(bucket))[key.tar])) as archive:
+        members = {member.name: archive.extractfile(member).read() for member in archive}  # type: ignore[union-attr]
+    by_uid = {f"instances/{read_quietly(path).SOPInstanceUID}.dcm": path.read_bytes() for path in CT}
+    assert members == by_uid
+
+
+async def test_finished_run_repeated_writes_nothing_and_takes_no_lock() -> None:
+    bucket = RecordingBucket(MemoryBucket())
+    await ingest(CT, bucket)
+    bucket.reset()
+
+    report = await ingest(CT, bucket)
+
+    assert [note.outcome for note in report.series] == [Outcome.UNCHANGED]
+    assert (len(report.same), report.new, report.is_clean) == (6, [], True)
+    assert {request.verb for request in bucket.requests} == {"read", "head"}
+
+
+async def test_conflict_keeps_what_is_stored_and_is_noted_once(tmp_path: Path) -> None:
+    other = tmp_path / "other.dcm"
+    other.write_bytes(CT[0].read_bytes() + b"\0\0")
+    bucket = RecordingBucket(MemoryBucket())
+    key = key_of(await ingest(CT[:1], bucket))
+    tar = (await everything(bucket))[key.tar]
+
+    report = await ingest([other], bucket)
+    bucket.reset()
+    again = await ingest([other], bucket)
+
+    for each in (report, again):
+        assert [note.outcome for note in each.series] == [Outcome.UNCHANGED]
+        assert [note.path for note in each.conflict] == [str(other)]
+        assert not each.is_clean
+    objects = await everything(bucket.inner)
+    ((_, entry),) = entries_of(objects, key).items()
+    assert entry["diff_hash_dupe_paths"] == ["other.dcm"]
+    assert objects[key.tar] == tar
+    assert bucket.bytes_sent() == 0
+
+
+async def test_of_two_new_files_of_one_instance_the_first_is_stored_and_the_other_noted(tmp_path: Path) -> None:
+    for name, more in (("a", b""), ("b", b"\0\0"), ("c", b"")):
+        (tmp_path / name).write_bytes(CT[0].read_bytes() + more)
+
+    report = await ingest([tmp_path], bucket := MemoryBucket())
+
+    names = [[Path(note.path).name for note in notes] for notes in (report.new, report.conflict, report.same)]
+    assert names == [["a"], ["b"], ["c"]]
+    ((_, entry),) = entries_of(await everything(bucket), key_of(report)).items()
+    assert (entry["original_path"], entry["diff_hash_dupe_paths"]) == ("a", ["b"])
+
+
+async def test_stored_instance_without_a_checksum_is_compared_by_its_bytes() -> None:
+    """Version 1.0 of the format states none."""
+    bucket = MemoryBucket()
+    key = key_of(await ingest(CT[:1], bucket))
+    document = json.loads(gzip.decompress((await everything(bucket))[key.metadata]))
+    for entry in document["cod"]["instances"].values():
+        del entry["crc32c"]
+    await bucket.write(key.metadata, gzip.compress(json.dumps(document).encode()))
+
+    report = await ingest(CT[:1], bucket)
+
+    assert (len(report.same), len(report.conflict)) == (1, 0)
+
+
+async def test_series_that_grows_before_the_lock_is_ours_is_compared_again() -> None:
+    class Overtaken(WrappedBucket):
+        url = "memory://elsewhere"  # to this process, the other writer is another one
+
+        async def before(self, request: Request) -> None:
+            if request.verb == "create" and pending:
+                pending.clear()
+                await ingest(CT[:2], inner)
+
+    pending = ["overtake"]
+    inner = MemoryBucket()
+    await ingest(CT[:1], inner)
+    bucket = Overtaken(inner)
+
+    report = await ingest(CT[:3], bucket)
+
+    assert [note.outcome for note in report.series] == [Outcome.APPENDED]
+    assert [note.path for note in report.new] == [str(CT[2])]
+    assert len(report.same) == 2
+    assert len(entries_of(await everything(inner), key_of(report))) == 3
 
 
 async def test_tar_without_metadata_is_not_overwritten() -> None:
@@ -72,7 +162,7 @@ async def test_lock_lists_the_instances_to_come_and_is_gone_afterwards() -> None
     assert isinstance(inner, MemoryBucket)
 
     def look(verb: str, key: str) -> None:
-        if verb in ("upload", "write"):
+        if verb in ("upload", "write") or (key.endswith("metadata.json") and verb == "create"):
             seen.append((key.rsplit("/", 1)[1], {name.rsplit("/", 1)[1] for name in inner._objects}))
 
     bucket.before_each(look)
@@ -94,6 +184,7 @@ async def test_lock_lists_the_instances_to_come_and_is_gone_afterwards() -> None
     assert key.lock not in objects
     body = json.loads(gzip.decompress(locks[0]))
     assert body.pop("codweb")["pid"] == os.getpid()
+    body.pop("codweb_journal")
     assert body == json.loads(gzip.decompress(objects[key.metadata]))
 
 
@@ -109,22 +200,58 @@ async def test_failure_before_the_tar_leaves_nothing() -> None:
 
 
 @pytest.mark.parametrize("step", ["index.sqlite", "metadata.json"])
-async def test_failure_behind_the_tar_leaves_the_lock_and_no_visible_series(step: str) -> None:
+async def test_failure_behind_the_tar_leaves_the_lock_and_the_next_run_completes_it(step: str) -> None:
     bucket = FailingBucket(MemoryBucket())
-    bucket.fail("write", lambda key: key.endswith(step), StorageUnavailable("gone"))
+    for verb in ("write", "create"):
+        bucket.fail(verb, lambda key: key.endswith(step), StorageUnavailable("gone"))
 
     report = await ingest(CT, bucket)
+    between = await everything(bucket.inner)
     bucket.heal()
     again = await ingest(CT, bucket)
 
     assert [note.outcome for note in report.series] == [Outcome.FAILED]
-    assert "its lock was left in place" in str(report.series[0].message)
+    assert "Its lock stays" in str(report.series[0].message)
     key = key_of(report)
+    assert {key.lock, key.tar} <= set(between)
+    assert key.metadata not in between
+    assert again.is_clean
+    assert len(again.same) + len(again.new) == 6
     objects = await everything(bucket)
-    assert {key.lock, key.tar} <= set(objects)
-    assert key.metadata not in objects
-    assert [note.outcome for note in again.series] == [Outcome.REFUSED]
-    assert f"process {os.getpid()}" in str(again.series[0].message)
+    assert set(objects) == {key.tar, key.metadata, key.stem + "/index.sqlite"}
+    assert len(entries_of(objects, key)) == 6
+
+
+@pytest.mark.parametrize("step", [".tar", "index.sqlite", "metadata.json", ".gradient.lock"])
+async def test_failure_that_passes_is_tried_again_and_everything_counts_once(step: str) -> None:
+    bucket = FailingBucket(MemoryBucket())
+    for verb in ("upload", "write", "create"):
+        bucket.fail(verb, lambda key: key.endswith(step), TryAgain("throttled"), times=1)
+    heard = Heard()
+
+    report = await ingest(CT, bucket, progress=heard)
+
+    assert [note.outcome for note in report.series] == [Outcome.STORED]
+    assert (len(report.new), report.same, report.is_clean) == (6, [], True)
+    assert heard.files == heard.expected_files == 6
+    assert heard.size == heard.expected_size == sum(path.stat().st_size for path in CT)
+    assert key_of(report).lock not in await everything(bucket)
+
+
+class Heard:
+    """What the last stretch of work told of itself."""
+
+    def begin(self, task: str, *, files: int, size: int | None) -> None:
+        self.files = self.size = 0
+        self.expected_files, self.expected_size = files, size or 0
+
+    def expect(self, *, files: int = 0, size: int = 0) -> None:
+        self.expected_files += files
+        self.expected_size += size
+
+    def advance(self, *, files: int = 0, size: int = 0) -> None:
+        self.files += files
+        self.size += size
 
 
 @pytest.mark.parametrize("step", [".tar", "index.sqlite", "metadata.json"])
@@ -139,7 +266,7 @@ async def test_crash_between_two_steps_leaves_no_visible_series(step: str) -> No
         pass
 
     def crash(verb: str, key: str) -> None:
-        if verb in ("upload", "write") and key.endswith(step):
+        if verb in ("upload", "write", "create") and key.endswith(step):
             at_crash.append(set(inner._objects))
             raise Crash
 
@@ -235,11 +362,11 @@ def remove(path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [rewrite_in_place, replace, cut, grow, remove])
-@pytest.mark.parametrize("verb", ["head", "create", "upload"])
-async def test_source_that_changes_is_noticed_and_nothing_is_left(
+@pytest.mark.parametrize("verb", ["read", "create", "upload"])
+async def test_source_that_changes_is_refused_alone_and_the_rest_is_stored(
     change: Callable[[Path], None], verb: str, tmp_path: Path
 ) -> None:
-    """Changed after it was planned (head), described (create), or under the lock (upload)."""
+    """Changed after it was described (read), before the lock (create), or under it (upload)."""
     (tmp_path / "in").mkdir()
     paths = [Path(shutil.copy(path, tmp_path / "in")) for path in CT]
     bucket = FailingBucket(open_bucket(tmp_path / "out", create=True))
@@ -253,12 +380,64 @@ async def test_source_that_changes_is_noticed_and_nothing_is_left(
 
     report = await ingest(paths, bucket)
 
-    if verb == "head" and change is rewrite_in_place:  # described as it is by then: stored so, and nothing is wrong
-        assert [note.outcome for note in report.series] == [Outcome.STORED]
-        return
+    assert [note.outcome for note in report.series] == [Outcome.STORED]
+    assert [item.path for item in report.refused] == [str(paths[3])]
+    assert "changed" in report.refused[0].reason or "can no longer be read" in report.refused[0].reason
+    assert sorted(note.path for note in report.new) == sorted(str(path) for path in paths if path != paths[3])
+    key = key_of(report)
+    objects = await everything(bucket)
+    assert set(objects) == {key.tar, key.metadata, key.stem + "/index.sqlite"}
+    entries = entries_of(objects, key)
+    stored = {objects[key.tar][at["headers"]["start_byte"] :][: at["size"]] for at in entries.values()}
+    assert stored == {path.read_bytes() for path in CT if path.name != paths[3].name}
+
+
+async def test_series_of_which_no_file_can_be_read_any_more_fails_and_leaves_nothing(tmp_path: Path) -> None:
+    path = Path(shutil.copy(CT[0], tmp_path / "gone.dcm"))
+    bucket = FailingBucket(MemoryBucket())
+    bucket.before_each(lambda verb, key: path.unlink(missing_ok=True))
+
+    report = await ingest([path], bucket)
+
     assert [note.outcome for note in report.series] == [Outcome.FAILED]
-    assert paths[3].name in str(report.series[0].message)
-    assert await everything(bucket) == {}
+    assert [item.path for item in report.refused] == [str(path)]
+    assert await everything(bucket.inner) == {}
+
+
+async def test_cancelled_ingest_leaves_whole_series_and_goes_on_the_next_time() -> None:
+    bucket = FailingBucket(MemoryBucket())
+    task: asyncio.Task[Report] | None = None
+
+    def interrupt(verb: str, key: str) -> None:
+        if verb == "upload" and task is not None:
+            task.cancel()
+
+    bucket.before_each(interrupt)
+    report = Report()
+
+    task = asyncio.create_task(ingest(CT, bucket, report=report))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    between = await everything(bucket.inner)
+    bucket.heal()
+    again = await ingest(CT, bucket)
+
+    assert not any(key.endswith(".gradient.lock") for key in between)
+    assert again.is_clean
+    assert len(again.new) + len(again.same) == 6
+    assert len(entries_of(await everything(bucket), key_of(again))) == 6
+
+
+async def test_another_writer_is_waited_for() -> None:
+    bucket = MemoryBucket()
+    key = key_of(await ingest(CT[:1], MemoryBucket()))
+    owner = {"owner": "somebody", "host": "elsewhere", "boot_id": "", "pid": 7, "since": "2026-01-01T00:00:00+00:00"}
+    await bucket.create(key.lock, gzip.compress(json.dumps({"codweb": owner}).encode()))
+    asyncio.get_running_loop().call_later(0.3, bucket._objects.pop, key.lock)
+
+    report = await ingest(CT, bucket, wait_seconds=20)
+
+    assert [note.outcome for note in report.series] == [Outcome.STORED]
 
 
 async def test_large_file_streams_in_bounded_memory(tmp_path: Path) -> None:

@@ -80,7 +80,8 @@ class Corpus:
 
 def store_corpus(source: Path, folder: Path) -> Corpus:
     """Ingest all files below `source`; what is in conflict goes into a further datastore, until nothing is."""
-    manifest = json.loads((source / "manifest.json").read_bytes())["files"]
+    entries = json.loads((source / "manifest.json").read_bytes())["files"]
+    manifest = [entry for entry in entries if "DICOMDIR" not in entry["file"]]  # named as a source: the files it lists
     stores: list[Store] = []
     refused: dict[str, str] = {}
     waiting = [source / entry["file"] for entry in manifest]

@@ -152,7 +152,8 @@ class FaultProxy:
             for start in range(0, len(answer_body), fault.piece_bytes):
                 writer.write(answer_body[start : start + fault.piece_bytes])
                 await writer.drain()
-                await _unless_left(reader, fault.pause_seconds)
+                if start + fault.piece_bytes < len(answer_body):  # behind the last one the next request may come
+                    await _unless_left(reader, fault.pause_seconds)
             return True
         writer.write(answer_body)
         await writer.drain()
