@@ -34,6 +34,14 @@ async def check_datastore(
             on_series(key)
 
 
+async def check_one(bucket: Bucket, key: SeriesKey, *, all_bytes: bool = False) -> AsyncIterator[Finding]:
+    """Everything that is wrong with one series. Raises as `check_datastore`."""
+    async for found, objects in _series(bucket, key.stem):
+        if found == key:
+            async for finding in check_series(bucket, key, objects, all_bytes=all_bytes):
+                yield finding
+
+
 async def _series(bucket: Bucket, prefix: str) -> AsyncIterator[tuple[SeriesKey, dict[SeriesObject, ObjectInfo]]]:
     """The series of the listing with their objects; a study's keys lie together, a series' own need not."""
     study_uid = ""
