@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Protocol
 
-from benchmarks import far, reading, tiles, wrk
+from benchmarks import far, ingest, reading, tiles, wrk
 from benchmarks.answers import WrongAnswer
 from benchmarks.data import Data, Sizes, prepare
 from benchmarks.load import Unanswered
@@ -33,7 +33,9 @@ profiles:
             beside two; cold starts
   far       codweb from an S3 bucket that is 30 ms away: the first image, a whole CT
   tiles     random tiles of a slide from S3, beside highdicom's lazy reading
-  all       all of them (default): 15 minutes on two cores, with making the data
+  ingest    3,600 small and 3,600 large slices into a datastore, beside a plain copy, pydicom, Orthanc and the published
+            COD library; 8 GB of disk below --work
+  all       all of them (default): 25 minutes on two cores, with making the data
 
 examples:
   python -m benchmarks --quick                       try everything, in two minutes
@@ -69,10 +71,12 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _stop)  # or the servers would outlive this process
     signal.signal(signal.SIGALRM, _too_long)
     outcomes: dict[str, Outcome] = {}
-    try:
-        data = prepare(options.work, _sizes(options), options.seed)
-    except _NOT_MEASURED as error:
-        return _not_measured("no data", error)
+    data: Data | None = None
+    if options.profile != "ingest":  # which makes its own
+        try:
+            data = prepare(options.work, _sizes(options), options.seed)
+        except _NOT_MEASURED as error:
+            return _not_measured("no data", error)
     is_whole = True
     for name, profile in _profiles(options, data).items():
         signal.setitimer(signal.ITIMER_REAL, options.limit + GRACE_SECONDS)
@@ -103,7 +107,7 @@ def _not_measured(what: str, error: BaseException) -> int:
     return 1
 
 
-def _profiles(options: argparse.Namespace, data: Data) -> dict[str, Callable[[Path], Outcome]]:
+def _profiles(options: argparse.Namespace, data: Data | None) -> dict[str, Callable[[Path], Outcome]]:
     """Those that were asked for."""
     command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
     with_wrk = options.client == "wrk" or (options.client == "auto" and not options.quick and wrk.version() is not None)
@@ -114,6 +118,19 @@ def _profiles(options: argparse.Namespace, data: Data) -> dict[str, Callable[[Pa
         with_orthanc=options.orthanc,
     )
     known: dict[str, Callable[[Path], Outcome]] = {
+        "ingest": lambda folder: ingest.measure(
+            options.seed,
+            folder,
+            command,
+            rounds=options.rounds,
+            files=120 if options.quick else 3600,
+            with_orthanc=options.orthanc,
+            published_python=options.published_python,
+        )
+    }
+    if data is None:
+        return known
+    known |= {
         "reading": lambda folder: reading.measure(data, folder, plan, command),
         "far": lambda folder: far.measure(data, folder, options.rounds, command, is_quick=options.quick),
         "tiles": lambda folder: tiles.measure(
@@ -145,7 +162,7 @@ def _options() -> argparse.Namespace:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("profile", nargs="?", choices=("all", "reading", "far", "tiles"), default="all")
+    parser.add_argument("profile", nargs="?", choices=("all", "reading", "far", "tiles", "ingest"), default="all")
     parser.add_argument("--quick", action="store_true", help="little data, one round: to try the command")
     parser.add_argument(
         "--out", type=Path, help="also write the figures there, as JSON, and the tables beside it (.md)"
@@ -161,6 +178,9 @@ def _options() -> argparse.Namespace:
         "--peer-python",
         default="",
         help="tiles: a Python that has benchmarks/requirements.txt (by default this one, if it has)",
+    )
+    parser.add_argument(
+        "--published-python", default="", help="ingest: a Python that has the published library (cloud-optimized-dicom)"
     )
     parser.add_argument("--seed", type=int, default=1, help="of the data (%(default)s)")
     for name, text in (
