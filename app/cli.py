@@ -1,18 +1,36 @@
-"""The command line: `codweb serve`, `index`, `ingest`, `check`, `unlock`, `demo`."""
+"""The command line: `codweb serve`, `index`, `ingest`, `check`, `unlock`, `demo`.
 
-from typing import Annotated
+A command's module is imported when the command runs: an ingest does not wait for the parts of an HTTP server.
+"""
+
+from importlib import import_module
+from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperGroup
 
-from app import __version__
-from app.commands.check import check
-from app.commands.demo import demo
-from app.commands.index import index
-from app.commands.ingest import ingest
-from app.commands.serve import serve
-from app.commands.unlock import unlock
+COMMANDS: Final = {
+    "serve": "Serve a datastore over DICOMweb.",
+    "index": "Fill the catalogue and build the series indexes of a datastore, ahead of serving it.",
+    "ingest": "Store DICOM files as Cloud Optimized DICOM, one tar per series.",
+    "check": "Look for what is wrong with a datastore: torn series, wrong offset tables, lossy metadata, orphans, locks.",
+    "unlock": "List the locks of a datastore, and remove those that dead writers left behind.",
+    "demo": "Make a datastore of synthetic studies, to try the server with.",
+}
+"""Name, which is that of module and function, and the first sentence of its help, which a list of commands shows."""
+
+
+class _Commands(TyperGroup):
+    """Lists commands by their sentences, and imports the one that is asked for."""
+
+    # Any, twice: the classes of click, which some releases of typer bring along under a private name.
+    def resolve_command(self, ctx: Any, args: Any) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, _loaded(name) if name in COMMANDS else command, rest
+
 
 commands = typer.Typer(
+    cls=_Commands,
     name="codweb",
     help="A DICOMweb server that works directly on Cloud Optimized DICOM.",
     epilog="Start with: codweb demo ./demo, then codweb serve ./demo",
@@ -20,17 +38,27 @@ commands = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-commands.command()(serve)
-commands.command()(index)
-commands.command()(ingest)
-commands.command()(check)
-commands.command()(unlock)
-commands.command()(demo)
+
+
+def _loaded(name: str) -> Any:  # Any: as above
+    alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    alone.command(name)(getattr(import_module(f"app.commands.{name}"), name))
+    return typer.main.get_command(alone)
+
+
+def _listed() -> None:
+    raise AssertionError("a command is loaded before it is run")
+
+
+for _name, _sentence in COMMANDS.items():
+    commands.command(_name, help=_sentence)(_listed)
 
 
 @commands.command()
 def version() -> None:
     """Print the version."""
+    from app import __version__
+
     typer.echo(__version__)
 
 

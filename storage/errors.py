@@ -12,6 +12,7 @@
     │   ├── ObjectExists                    create-if-absent found the key taken
     │   ├── SeriesExists                    ingest met a series that is already stored
     │   ├── InstanceExists                  an instance of this SOP Instance UID is stored already
+    │   ├── SeriesFull                      the change would make metadata.json larger than it can be read
     │   ├── SeriesLocked                    another writer holds the lock
     │   └── SeriesUnfinished                a writer broke off within a change, and its lock remains
     ├── Withheld                      406   may not be given out (de-identified stores)
@@ -73,6 +74,10 @@ class SeriesExists(Conflict):
 
 class InstanceExists(Conflict):
     """The series holds an instance of this SOP Instance UID already."""
+
+
+class SeriesFull(Conflict):
+    """The change would give a series more instances, or more metadata, than anybody reads again."""
 
 
 class SeriesLocked(Conflict):

@@ -30,6 +30,8 @@ from tests.support.multipart import parts_of
 from tests.support.pydicom_frames import little_endian_pixels
 from tests.support.server import ROOT
 
+pytestmark = pytest.mark.long
+
 STORED = {"accept": 'multipart/related; type="application/octet-stream"; transfer-syntax=*'}
 EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 NATIVE_SYNTAXES = {"1.2.840.10008.1.2", EXPLICIT_LITTLE_ENDIAN, "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"}

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -28,7 +29,6 @@ from app.settings import read_settings
 from storage.bucket import Bucket, open_bucket
 from storage.bucket.options import BucketOptions
 from storage.errors import StorageError, StorageUnavailable
-from storage.indexing.summary import summary_of
 from storage.ingest import Ledger, Outcome, Report, SeriesNote, SilentProgress
 from storage.ingest import Progress as IngestProgress
 from storage.ingest import ingest as run_ingest
@@ -135,8 +135,10 @@ def ingest(
                 is_interrupted = True
             if index and not dry_run and not is_interrupted:
                 asyncio.run(_index(to, state, report, progress))
-    except (StorageError, ValueError) as error:
-        if report.series and not json_report:
+    except (StorageError, ValueError, OSError) as error:  # OSError: no room for temporary files
+        if json_report:
+            typer.echo(json.dumps(asdict(report), indent=2))
+        elif report.series:
             _print_report(console, report)
         _say(errors, str(error))
         raise typer.Exit(1) from error
@@ -206,6 +208,7 @@ async def _run(
                 target=None if transcode is None else _target(transcode),
                 thumbnails=thumbnails,
                 options=settings.bucket_options,
+                left_out={os.path.realpath(settings.state_dir): "codweb's own state"},
                 report=report,
             )
     finally:
@@ -224,6 +227,7 @@ async def _index(to: str, state: Path | None, report: Report, progress: IngestPr
     if not changed:
         return
     from app.main import open_archive  # and with it all of HTTP: a second that an ingest without indexes does not need
+    from storage.indexing.summary import summary_of
 
     settings = read_settings(datastore=to, state_dir=state)
     is_small = sum(note.instances for note in changed) < PROCESSES_FROM

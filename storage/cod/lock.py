@@ -11,9 +11,12 @@ that tells the two tars apart. Whoever finds the lock of a dead writer can so fi
 
 import os
 import platform
+import subprocess
+import sys
 import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -45,7 +48,7 @@ class LockOwner:
     owner: str
     host: str
     boot_id: str
-    """Empty where the system has none (macOS)."""
+    """Of the start of the system; empty where it has no name."""
     pid: int
     since: str
     """UTC, ISO 8601."""
@@ -77,8 +80,10 @@ class LockOwner:
         mine = LockOwner.this_process()
         if self.host != mine.host:
             return False
+        if not (self.boot_id and mine.boot_id):
+            return False  # a name alone does not tell two hosts apart
         if self.boot_id != mine.boot_id:
-            return bool(self.boot_id and mine.boot_id)
+            return True
         if self.pid_namespace != mine.pid_namespace:
             return False
         try:
@@ -152,11 +157,19 @@ class SeriesLock:
         await bucket.delete(self.series.lock)
 
 
+@cache
 def _boot_id() -> str:
+    """What names one start of one system; empty where it has no name."""
     try:
+        if sys.platform == "darwin":
+            told = subprocess.run(_MAC_BOOT_ID, capture_output=True, text=True, timeout=5, check=False)
+            return told.stdout.strip()
         return BOOT_ID_FILE.read_text(encoding="ascii").strip()
-    except OSError:
+    except (OSError, subprocess.TimeoutExpired):
         return ""
+
+
+_MAC_BOOT_ID = ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]
 
 
 def _started(pid: int) -> str:

@@ -8,38 +8,30 @@ it; we write a valid one, so that ratarmount mounts the series without reading i
 import base64
 import json
 import sqlite3
-import threading
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import msgspec
-import zstandard
 
-from storage.cod.entry import OriginalUids
+from storage.cod.entry import DEFAULT_LIMITS, Limits, OriginalUids
+from storage.cod.entry_parts import OffsetTable as OffsetTable
+from storage.cod.entry_parts import compress_attributes as compress_attributes
+from storage.cod.entry_parts import instance_uri as instance_uri
 from storage.cod.lock import Journal, LockOwner
+from storage.cod.metadata import UNSUSPECTED_BYTES
 from storage.cod.tar import TarLayout, TarMember
+from storage.errors import SeriesFull
 from storage.keys import SeriesKey
 
 ENTRY_VERSION = "2.0"
-
-ZSTD_LEVEL = 3
-"""The published library's level. Its reader needs the content size in the frame header, which `compress` writes."""
 
 GZIP_LEVEL = 6
 """Entries are base64 of compressed data: there is little to win at higher levels."""
 
 _SQLITE_FILE_MODE = 0o100644
 _SQLITE_FOLDER_MODE = 0o40555
-
-
-@dataclass(frozen=True, slots=True)
-class OffsetTable:
-    """Where the frames of one instance lie, from the first byte of its P10: payloads, without item headers."""
-
-    positions: tuple[int, ...]
-    lengths: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,23 +55,6 @@ class NewEntry:
     """What the P10 says, where the keys are hashed UIDs; None: it says what the keys say."""
 
 
-def instance_uri(datastore_url: str, series: SeriesKey, instance_uid: str) -> str:
-    """The `uri` of an instance: its tar, `://`, its member. A claim for others; we never read by it."""
-    return f"{datastore_url.rstrip('/')}/{series.tar}://instances/{instance_uid}.dcm"
-
-
-def compress_attributes(attributes_json: bytes) -> bytes:
-    """The DICOM JSON of one instance as one zstd frame that states its content size."""
-    compressor: zstandard.ZstdCompressor | None = getattr(_local, "compressor", None)
-    if compressor is None:
-        compressor = _local.compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_content_size=True)
-    return compressor.compress(attributes_json)
-
-
-_local = threading.local()
-"""A compressor serves one thread, and making one takes longer than compressing with it."""
-
-
 class PackedSeries:
     """metadata.json, compressed once: as itself, and as the body of the lock that announces it.
 
@@ -90,6 +65,7 @@ class PackedSeries:
         """Pack the top-level members, in their order, with `cod` behind them, and entries by instance UID."""
         self._packer = zlib.compressobj(GZIP_LEVEL, wbits=31)
         self._packed: list[bytes] = []
+        self._text_bytes = self._entries = 0
         self._put(b"{")
         for name, value in members.items():
             self._put(msgspec.json.encode(name) + b":" + bytes(value) + b",")
@@ -98,6 +74,7 @@ class PackedSeries:
         for instance_uid, entry in entries:
             self._put(separator + msgspec.json.encode(instance_uid) + b":" + bytes(entry))
             separator = b","
+            self._entries += 1
         self._put(b"}}")
 
     @property
@@ -112,7 +89,16 @@ class PackedSeries:
             tail += b',"codweb_journal":' + msgspec.json.encode(journal)
         return self._ended(tail + b"}")
 
+    def check(self, series: SeriesKey, limits: Limits = DEFAULT_LIMITS) -> None:
+        """Make sure that what is written can be read again, by codweb at least. Raises SeriesFull."""
+        if self._entries > limits.max_instances:
+            raise SeriesFull(f"{series} would have {self._entries} instances, more than {limits.max_instances}")
+        packed = sum(map(len, self._packed))
+        if self._text_bytes > min(limits.max_bytes, max(UNSUSPECTED_BYTES, packed * limits.max_ratio)):
+            raise SeriesFull(f"{series}: its metadata.json would have {self._text_bytes} bytes, more than can be read")
+
     def _put(self, text: bytes) -> None:
+        self._text_bytes += len(text)
         self._packed.append(self._packer.compress(text))
 
     def _ended(self, tail: bytes) -> bytes:

@@ -3,47 +3,13 @@
 The description itself, pickled by the process that made it, waits in a spool.
 """
 
-import copyreg
 import pickle
 from dataclasses import dataclass
-from typing import Any
 
-from storage.cod.writing import OffsetTable
 from storage.ingest.describe import Description
-from storage.ingest.sources.files import FilePlace, FileState
+from storage.ingest.described import Described
 from storage.keys import SeriesKey
 from storage.spool import Spool
-
-
-def _by_fields(value: Any) -> tuple[Any, ...]:  # Any: whatever its fields are
-    kind = type(value)
-    return kind, tuple(getattr(value, name) for name in kind.__slots__)
-
-
-for _kind in (Description, FilePlace, FileState, OffsetTable, SeriesKey):
-    # What dataclasses do by themselves takes 60 µs for a description, there and back again for every file.
-    copyreg.pickle(_kind, _by_fields)
-
-
-@dataclass(frozen=True, slots=True)
-class Described:
-    """A description on its way from the process that made it."""
-
-    series: SeriesKey
-    instance_uid: str
-    size: int
-    crc32c: int
-    pickled: bytes
-
-    @classmethod
-    def of(cls, description: Description) -> "Described":
-        return cls(
-            description.series,
-            description.instance_uid,
-            description.size,
-            description.crc32c,
-            pickle.dumps(description, protocol=pickle.HIGHEST_PROTOCOL),
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,12 +149,24 @@ class SeriesJob:
 
     def _distinct(self, candidates: Iterable[Candidate]) -> Iterable[Candidate]:
         """Without files that were found twice, under two of the sources."""
-        seen: dict[str, list[Candidate]] = {}
+        firsts: dict[str, Candidate] = {}
+        found: dict[str, set[tuple[str, str]]] = {}
         for each in candidates:
-            twins = seen.setdefault(each.instance_uid, [])
-            if not twins or self._name(each) not in map(self._name, twins):
-                twins.append(each)
-                yield each
+            first = firsts.setdefault(each.instance_uid, each)
+            if first is not each:
+                if each.instance_uid not in found:  # most instances come once: what is theirs is not looked up
+                    found[each.instance_uid] = {self._identity(first)}
+                twins = found[each.instance_uid]
+                identity = self._identity(each)
+                if identity in twins:
+                    continue
+                twins.add(identity)
+            yield each
+
+    def _identity(self, candidate: Candidate) -> tuple[str, str]:
+        """Two names that differ in what cannot be printed are one text, and two files."""
+        place = self._described(candidate).place
+        return place.name, place.stamp
 
     def _name(self, candidate: Candidate) -> str:
         return self._described(candidate).place.name

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 
 from storage.bucket.base import Bucket
 from storage.errors import StorageError
-from storage.ingest.candidate import Candidates, Described
+from storage.ingest.candidate import Candidates
+from storage.ingest.described import Described
+from storage.ingest.describing import Unusable
 from storage.ingest.ledger import Ledger, Row, Seen, SeenRefused
-from storage.ingest.pool import BATCH_BYTES, BATCH_FILES, MIN_POOL_FILES, Pool, Unusable
+from storage.ingest.pool import BATCH_BYTES, BATCH_FILES, MIN_POOL_FILES, Pool
 from storage.ingest.report import InstanceNote, Progress, RefusedFile, Report
 from storage.ingest.sources import Place
 from storage.ingest.stored import Known, known_instances

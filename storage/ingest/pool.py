@@ -7,38 +7,22 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from typing import TypeVar, TypeVarTuple
 
 from storage.child_process import end_with_the_parent, interrupts_blocked
-from storage.errors import StorageError
-from storage.ingest.candidate import Described
-from storage.ingest.describe import describe
-from storage.ingest.fetching import FetchedPlace, fetched
-from storage.ingest.report import RefusedFile
+from storage.ingest.described import Described
+from storage.ingest.describing import Unusable, describe_all
 from storage.ingest.sources import Place
 
 MIN_POOL_FILES = 1000
-"""From so many files on, processes pay: starting one takes a second."""
+"""From so many files on, processes pay: starting one takes as long as describing some three hundred files."""
 
 BATCH_FILES = 32
 BATCH_BYTES = 32 << 20
 """What one task of the pool is at most: enough to make its overhead small, little enough for a lively progress bar."""
 
-_MAY_PASS = ("cannot be read", "changed while")
-"""How reasons begin that say nothing about the bytes: such a file is opened again next time."""
-
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, slots=True)
-class Unusable:
-    """A file that is refused."""
-
-    note: RefusedFile
-    is_lasting: bool
-    """The same bytes will be refused again."""
 
 
 class Pool:
@@ -66,7 +50,7 @@ class Pool:
 
     def describe(self, places: Sequence[Place], datastore_url: str) -> "asyncio.Future[list[Described | Unusable]]":
         """Begin to describe files; the answer is in their order, or `BrokenProcessPool`: a process died of them."""
-        return self.run(_describe, places, datastore_url)
+        return self.run(describe_all, places, datastore_url)
 
     def run(self, work: Callable[[*Arguments], Result], *arguments: *Arguments) -> "asyncio.Future[Result]":
         """Begin some other work."""
@@ -92,23 +76,6 @@ def _main_left_out() -> Iterator[None]:
         yield
     finally:
         vars(main).update(kept)
-
-
-def _describe(places: Sequence[Place], datastore_url: str) -> list[Described | Unusable]:
-    """Runs in the pool."""
-    return [_described(place, datastore_url) for place in fetched(places)]
-
-
-def _described(place: Place, datastore_url: str) -> Described | Unusable:
-    try:
-        found = describe(place, datastore_url)
-    except StorageError as error:
-        return Unusable(RefusedFile(place.name, f"cannot be read: {error}"), is_lasting=False)
-    if isinstance(found, RefusedFile):
-        return Unusable(found, is_lasting=not found.reason.startswith(_MAY_PASS))
-    if isinstance(found.place, FetchedPlace):
-        found = replace(found, place=found.place.place)
-    return Described.of(found)
 
 
 def _usable_cores() -> int:

@@ -1,10 +1,11 @@
 """The whole of an ingest: finding, reading, comparing, storing."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 from storage.bucket.base import Bucket
 from storage.bucket.options import BucketOptions
@@ -40,6 +41,7 @@ async def ingest(
     target: "Target | None" = None,
     thumbnails: bool = False,
     options: BucketOptions = _DEFAULTS,
+    left_out: Mapping[str, str] | None = None,
     report: Report | None = None,
 ) -> Report:
     """Store the DICOM files under the sources; what is stored already is never given up for other bytes.
@@ -58,6 +60,8 @@ async def ingest(
         target: what pixels of new instances are transcoded to, where that is certain to lose nothing and makes the file
             smaller; None: every file is stored bit for bit.
         options: how to reach buckets among the sources.
+        left_out: folders (real paths) below the sources that are not looked into, with the reason; the datastore itself
+            never is.
         report: is filled, so that whoever cancels knows how far it came.
 
     Raises:
@@ -71,7 +75,9 @@ async def ingest(
         candidates = Candidates(spool)
         try:
             planner = Planner(bucket, candidates, report, progress, ledger=None if dry_run else ledger, jobs=jobs)
-            await planner.read(find_places(sources, report.refused, skipped, scratch=scratch, options=options))
+            avoided = {**_own_place(bucket), **(left_out or {})}
+            found = find_places(sources, report.refused, skipped, scratch=scratch, options=options, left_out=avoided)
+            await planner.read(found)
             writer = Writer(
                 bucket,
                 candidates,
@@ -90,6 +96,13 @@ async def ingest(
             report.skipped += [RefusedFile(each.path, each.reason) for each in skipped]
             report.seconds = time.monotonic() - began
     return report
+
+
+def _own_place(bucket: Bucket) -> dict[str, str]:
+    """Where the datastore lies: its tars are no sources, least of all under other UIDs than it has them under."""
+    url = urlsplit(bucket.url)
+    place = unquote(url.path) if url.scheme == "file" else bucket.url
+    return {place: "the datastore that is written to"}
 
 
 async def _store_all(

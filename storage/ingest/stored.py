@@ -8,6 +8,7 @@ import msgspec
 
 from storage.bucket.base import Bucket
 from storage.cod.entry import Entry
+from storage.cod.writing import encode_crc32c
 from storage.errors import CorruptSeries
 from storage.ranges import ByteRange
 from storage.writing import StoredSeries
@@ -38,6 +39,8 @@ class Original(msgspec.Struct, frozen=True, gc=False):
     crc32c: str
     """As `storage.cod.writing.encode_crc32c` writes it."""
     transfer_syntax_uid: str
+    stored_crc32c: str = ""
+    """Of what it was transcoded to: of an instance with other bytes than those it tells nothing. Empty: unknown."""
 
     @property
     def identity(self) -> tuple[int, int] | None:
@@ -79,12 +82,25 @@ async def known_instances(bucket: Bucket, stored: StoredSeries) -> dict[str, Kno
 
 
 def originals_of(stored: StoredSeries) -> Mapping[str, Original]:
-    """What is remembered of files before they were transcoded; a field that cannot be read says nothing."""
+    """What is remembered of files before they were transcoded; a field that cannot be read says nothing.
+
+    Who removes an instance, or stores other bytes of it, may not know the field: what it says of bytes that are not
+    stored any more does not count.
+    """
     field = None if stored.document is None else stored.document.custom.get(ORIGINALS_FIELD)
     try:
-        return {} if field is None else msgspec.json.decode(field, type=dict[str, Original])
+        originals = {} if field is None else msgspec.json.decode(field, type=dict[str, Original])
     except (msgspec.DecodeError, UnicodeDecodeError):
         return {}
+    return {uid: each for uid, each in originals.items() if _is_of(each, stored.entries.get(uid))}
+
+
+def _is_of(original: Original, entry: Entry | None) -> bool:
+    if entry is None:
+        return False
+    if not original.stored_crc32c:
+        return True
+    return entry.crc32c is not None and encode_crc32c(entry.crc32c) == original.stored_crc32c
 
 
 class _Noted(msgspec.Struct, gc=False):

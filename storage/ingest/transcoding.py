@@ -7,14 +7,15 @@ it is the same when it comes again.
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from storage.cod.writing import encode_crc32c
 from storage.dicom.p10 import open_p10
 from storage.dicom.window import Window
-from storage.errors import StorageError
+from storage.errors import StorageError, StorageUnavailable
 from storage.ingest.describe import Description, describe
 from storage.ingest.sources import Place, SourceChanged
 from storage.ingest.sources.files import FilePlace, opened
@@ -42,7 +43,11 @@ class Remade:
 def remake(
     descriptions: Sequence[Description], target: "Target", folder: str, datastore_url: str
 ) -> list[Remade | None]:
-    """Transcode instances, each into a file of `folder`; runs in the pool. None: its bytes stay as they are."""
+    """Transcode instances, each into a file of `folder`; runs in the pool. None: its bytes stay as they are.
+
+    Raises:
+        StorageUnavailable: nothing can be written there.
+    """
     return [_remade(each, target, folder, datastore_url) for each in descriptions]
 
 
@@ -68,18 +73,33 @@ def _remade(description: Description, target: "Target", folder: str, datastore_u
     window = Window(len(data))
     window.add(0, data)
     syntax = open_p10(window).transfer_syntax_uid
-    original = Original(description.size, encode_crc32c(description.crc32c), syntax)
+    original = Original(
+        description.size, encode_crc32c(description.crc32c), syntax, stored_crc32c=encode_crc32c(found.crc32c)
+    )
     return Remade(replace(found, mtime=description.mtime), original)
 
 
 def _written(data: bytes, folder: str, place: Place) -> FilePlace:
-    descriptor, path = tempfile.mkstemp(dir=folder)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-    with opened(path) as written:
-        return FilePlace(path, place.shown, written.state)
+    try:
+        descriptor, path = tempfile.mkstemp(dir=folder)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        with opened(path) as written:
+            return FilePlace(path, place.shown, written.state)
+    except OSError as error:
+        raise _no_room(error) from error
 
 
-def series_folder() -> "tempfile.TemporaryDirectory[str]":
-    """Where the transcoded instances of one series lie; a context."""
-    return tempfile.TemporaryDirectory(prefix="codweb-transcoded-", ignore_cleanup_errors=True)
+@contextmanager
+def series_folder() -> Iterator[str]:
+    """Where the transcoded instances of one series lie. Raises StorageUnavailable: nothing can be written there."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="codweb-transcoded-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise _no_room(error) from error
+    with folder as path:
+        yield path
+
+
+def _no_room(error: OSError) -> StorageUnavailable:
+    return StorageUnavailable(f"transcoded files cannot be kept in the temporary folder: {error.strerror or error}")

@@ -6,6 +6,7 @@ What can pass is tried again; a source file that cannot be read any more is refu
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
@@ -214,6 +215,8 @@ class Writer:
         except SeriesLocked:
             if not is_done:
                 raise
+        except ObjectChanged:  # what was committed is gone
+            raise
         except StorageError as error:
             if not is_done:
                 raise
@@ -239,7 +242,11 @@ class Writer:
             async with at_once:
                 return await pool.run(remake, batch, target, folder, self._bucket.url)
 
-        for batch in await together(remade(batch) for batch in batches):
+        try:
+            done = await together(remade(batch) for batch in batches)
+        except BrokenProcessPool as error:
+            raise StorageError("a process that transcoded files died; was there memory enough?") from error
+        for batch in done:
             job.remade |= {each.description.instance_uid: each for each in batch if each is not None}
 
     async def _commit(self, series: SeriesWriter, job: SeriesJob, change: Change | None) -> None:

@@ -36,6 +36,8 @@ async def pack(bucket: Bucket, stored: StoredSeries, change: Change, plan: TarPl
     """The new metadata.json; without a plan the tar stays."""
 
     def packed() -> PackedSeries:
-        return pack_changed(stored, change, plan, datastore_url=bucket.url, modified=datetime.now(UTC))
+        made = pack_changed(stored, change, plan, datastore_url=bucket.url, modified=datetime.now(UTC))
+        made.check(stored.key)
+        return made
 
     return await asyncio.to_thread(packed)

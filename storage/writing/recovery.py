@@ -9,7 +9,7 @@ neither                           nobody can tell                  the lock stay
 
 import asyncio
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from enum import StrEnum
 
 import google_crc32c
@@ -24,7 +24,8 @@ from storage.errors import CorruptSeries, SeriesUnfinished
 from storage.keys import SeriesKey, SeriesObject
 from storage.ranges import ByteRange
 from storage.writing.document import pack_present
-from storage.writing.stored import head_or_none, read_stored
+from storage.writing.stored import StoredSeries, head_or_none, read_stored
+from storage.writing.survey import survey_tar
 
 
 class Side(StrEnum):
@@ -53,16 +54,27 @@ async def settle(bucket: Bucket, key: SeriesKey, text: LockText) -> Side:
         document = await asyncio.to_thread(parse_series_metadata, text.document, key)
     except CorruptSeries as error:
         raise SeriesUnfinished(f"{key}: the lock of a broken-off change cannot be read: {error}") from error
-    if tar is not None and await _holds(bucket, tar, document.entries, journal.tar_size):
+    if tar is not None and tar.size == journal.tar_size and await _holds(bucket, tar, document):
         await write_derived(bucket, key, tar, document)
         return Side.AFTER
-    stored = await read_stored(bucket, key)
-    if tar is not None and stored.entries and await _holds(bucket, tar, stored.entries, None):
+    present = (await read_stored(bucket, key)).document
+    if tar is not None and present is not None and present.entries and await _holds(bucket, tar, present):
         return Side.BEFORE
     raise SeriesUnfinished(
         f"{key}: a change broke off, and the tar is neither the one before it nor the one after it. "
         "Its lock stays; `codweb check` shows what is left, `codweb unlock` gives the series free"
     )
+
+
+async def is_whole(bucket: Bucket, key: SeriesKey) -> bool:
+    """Whether metadata.json and the tar belong together, or both are absent. Reads all of the tar, once."""
+    try:
+        stored = await read_stored(bucket, key)
+    except CorruptSeries:
+        return False
+    if stored.tar is None or stored.document is None:
+        return stored.tar is None and not stored.entries
+    return await _holds(bucket, stored.tar, stored.document)
 
 
 async def write_derived(bucket: Bucket, key: SeriesKey, tar: ObjectInfo, document: SeriesMetadata) -> None:
@@ -95,15 +107,15 @@ async def _settle_removal(bucket: Bucket, key: SeriesKey) -> Side:
     return Side.AFTER
 
 
-async def _holds(bucket: Bucket, tar: ObjectInfo, entries: Mapping[str, Entry], size: int | None) -> bool:
+async def _holds(bucket: Bucket, tar: ObjectInfo, document: SeriesMetadata) -> bool:
     """Whether the tar holds exactly what the entries say, by their checksums. Reads all of it, once."""
-    if size is not None and tar.size != size:
-        return False
     position, checksum = 0, 0
-    ordered = sorted(entries.values(), key=lambda entry: entry.start)
+    ordered = sorted(document.entries.values(), key=lambda entry: entry.start)
     if any(entry.problem is not None or entry.stop > tar.size for entry in ordered):
         return False
     if any(one.stop > other.start for one, other in itertools.pairwise(ordered)):
+        return False
+    if any(entry.crc32c is None for entry in ordered) and not await _has_members(bucket, tar, document):
         return False
     waiting = iter(ordered)
     entry = next(waiting, None)
@@ -118,6 +130,15 @@ async def _holds(bucket: Bucket, tar: ObjectInfo, entries: Mapping[str, Entry], 
             entry, checksum = next(waiting, None), 0
         position += len(chunk)
     return entry is None
+
+
+async def _has_members(bucket: Bucket, tar: ObjectInfo, document: SeriesMetadata) -> bool:
+    """Whether the entries are members of the tar by its headers: all that can be asked of those without a checksum."""
+    try:
+        await survey_tar(bucket, StoredSeries(document.key, tar, None, document))
+    except CorruptSeries:
+        return False
+    return True
 
 
 def _layout_of(entries: Iterable[Entry], tar: ObjectInfo) -> TarLayout:

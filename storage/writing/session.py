@@ -5,6 +5,7 @@ async with writing(bucket, key, owner="codweb ingest") as series:
 """
 
 import asyncio
+import os
 import random
 import threading
 import time
@@ -24,9 +25,9 @@ from storage.writing.writer import SeriesWriter, to_the_end
 LOOK_AGAIN_SECONDS = 0.5
 """How often a lock that is waited for is looked at, on average."""
 
-_claimed: set[tuple[str, str]] = set()
-"""Series that a task of this process holds or tries to: (datastore, key of the lock). A lock in the name of this process
-that is not claimed was left behind."""
+_claimed: set[tuple[int, str, str]] = set()
+"""Series that a task of this process holds or tries to: (process, datastore, key of the lock), for a fork inherits what
+its parent claimed. A lock in the name of this process that is not claimed was left behind."""
 _claiming = threading.Lock()
 
 
@@ -63,15 +64,16 @@ async def writing(
             raise
         await to_the_end(writer.leave())
     finally:
-        _claimed.discard((bucket.url, key.lock))
+        _claimed.discard((os.getpid(), bucket.url, key.lock))
 
 
 def _claim(bucket: Bucket, key: SeriesKey) -> bool:
     """Of the tasks of one process one at a time may try; without a request to the bucket."""
+    claim = (os.getpid(), bucket.url, key.lock)
     with _claiming:
-        if (bucket.url, key.lock) in _claimed:
+        if claim in _claimed:
             return False
-        _claimed.add((bucket.url, key.lock))
+        _claimed.add(claim)
         return True
 
 

@@ -1,7 +1,9 @@
 """The new tar of a series as a plan: which runs of the old one stay, where everything comes to lie. Pure."""
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from storage.cod.entry import Entry
 from storage.cod.tar import BLOCK_BYTES, TarLayout, TarMember, lay_out, lead, member_name
@@ -43,7 +45,7 @@ def plan_tar(stored: StoredSeries, survey: TarSurvey, change: Change) -> TarPlan
     for blocks in range(MOST_LEADS):
         lead_bytes = lead((blocks + 1) * BLOCK_BYTES) if blocks else b""
         if blocks == 1:
-            kept = tuple(_without(kept, [survey.lead]))  # it gives way to the new one
+            kept = tuple(_without(kept, (survey.lead,)))  # it gives way to the new one
         stays = () if change.is_rewrite else _stays(stored, survey, change, kept, len(lead_bytes))
         plan = _plan(lead_bytes, kept, stays, change.add)
         if not any(_is_mistakable(stored.entries.get(new.instance_uid), new, member) for new, member in plan.added):
@@ -61,9 +63,10 @@ def _stays(
 ) -> tuple[TarMember, ...]:
     """Where the members that stay will lie, behind `begin` bytes of a lead."""
     stays = []
+    runs = _Runs(kept)
     for uid, entry in stored.entries.items():
         if uid not in change.remove:
-            shift = _shift(kept, survey.whole[uid])
+            shift = runs.shift(survey.whole[uid])
             if shift is None:
                 raise CorruptSeries(f"{stored.key}: instance {uid} overlaps another in the tar")
             mtime = stored.tar.updated if stored.tar is not None else 0.0
@@ -89,28 +92,36 @@ def _plan(
     )
 
 
-def _without(extents: Sequence[ByteRange], gone: Iterable[ByteRange]) -> Iterable[ByteRange]:
-    """The extents less what is gone, cut into runs."""
-    rest = list(extents)
-    for each in gone:
-        cut: list[ByteRange] = []
-        for extent in rest:
-            if extent.start <= each.start and each.stop <= extent.stop:
-                cut += [ByteRange(extent.start, each.start), ByteRange(each.stop, extent.stop)]
-            else:
-                cut.append(extent)
-        rest = [extent for extent in cut if extent.length]
-    return rest
+def _without(extents: Iterable[ByteRange], gone: Sequence[ByteRange]) -> Iterable[ByteRange]:
+    """The extents less what is gone, cut into runs; both ascending. What does not lie in one extent cuts nothing."""
+    number = 0
+    for extent in extents:
+        position = extent.start
+        while number < len(gone) and gone[number].start < extent.stop:
+            each = gone[number]
+            number += 1
+            if position <= each.start and each.stop <= extent.stop:
+                if position < each.start:
+                    yield ByteRange(position, each.start)
+                position = each.stop
+        if position < extent.stop:
+            yield ByteRange(position, extent.stop)
 
 
-def _shift(kept: Sequence[ByteRange], whole: ByteRange) -> int | None:
-    """How far a member moves; None if it does not lie in one of the runs."""
-    position = 0
-    for run in kept:
-        if run.start <= whole.start and whole.stop <= run.stop:
-            return position - run.start
-        position += run.length
-    return None
+class _Runs:
+    """Runs of a tar, ascending, as they will follow one another."""
+
+    def __init__(self, runs: Sequence[ByteRange]) -> None:
+        self._runs = runs
+        self._starts = [run.start for run in runs]
+        self._positions = [0, *accumulate(run.length for run in runs)]
+
+    def shift(self, whole: ByteRange) -> int | None:
+        """How far a member moves; None if it does not lie in one of the runs."""
+        number = bisect_right(self._starts, whole.start) - 1
+        if number < 0 or whole.stop > self._runs[number].stop:
+            return None
+        return self._positions[number] - self._starts[number]
 
 
 def _member(entry: Entry, whole: ByteRange, shift: int, mtime: float) -> TarMember:

@@ -6,7 +6,7 @@ from storage.bucket.base import Bucket
 from storage.cod.lock import LockOwner, SeriesLock, handed_over, lock_sentence, read_lock
 from storage.errors import ObjectNotFound, SeriesUnfinished
 from storage.keys import SeriesKey
-from storage.writing.recovery import Side, settle
+from storage.writing.recovery import Side, is_whole, settle
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +60,17 @@ async def unlock(bucket: Bucket, report: LockReport, *, owner: str, is_forced: b
         _, text = await read_lock(bucket, report.series)
     except ObjectNotFound:
         return Side.BEFORE
+    is_clear = text.owner is not None or await is_whole(bucket, report.series)
+    if not (is_clear or is_forced):
+        raise SeriesUnfinished(
+            f"{report.series}: its lock does not say what was under way, and metadata.json and the tar do not agree; "
+            "`codweb check` tells more"
+        )
     lock = SeriesLock(report.series, report.version)
     await lock.rewrite(bucket, handed_over(text, LockOwner.this_process(owner)))
     side: Side | None = None
     try:
-        side = await settle(bucket, report.series, text)
+        side = await settle(bucket, report.series, text) if is_clear else None
     except SeriesUnfinished:
         if not is_forced:
             raise

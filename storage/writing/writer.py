@@ -71,6 +71,7 @@ class SeriesWriter:
         """What the body of the lock announces, journal included."""
         self._has_journal = announced is not None
         self._is_left = False
+        self._has_committed = False
         self._inherited: LockText | None = None
         """What a dead writer announced, if it had not come so far: a store may finish its upload all the same."""
 
@@ -98,16 +99,27 @@ class SeriesWriter:
             await self._commit_removal()
         else:
             await self._commit_tar(change, on_bytes)
+        self._announced = None  # what was prepared was made from a tar, and from metadata, that are gone
+        self._has_committed = True
         self.stored = await read_stored(self._bucket, self.key)
         return self.stored
 
     async def leave(self) -> None:
-        """Give the lock back, unless a change is unfinished. Raises: SeriesLocked, StorageUnavailable."""
+        """Give the lock back, unless a change is unfinished.
+
+        Raises:
+            SeriesLocked: it is no longer ours.
+            ObjectChanged: what was committed is gone: the upload of a dead writer took its place after all.
+            StorageUnavailable: the bucket failed.
+        """
         if self._is_left:
             return
-        if self._inherited is not None:
-            await self._settle_late(self._inherited)
+        is_late = self._inherited is not None and await self._settle_late(self._inherited)
         await self._lock.release(self._bucket)
+        if is_late and self._has_committed:
+            raise ObjectChanged(
+                f"{self.key}: the upload of a writer that died ended late and took the place of our tar; try again"
+            )
 
     async def settle(self, text: LockText) -> Side:
         """Finish what the writer before us began, as its lock says. Raises as `storage.writing.recovery.settle`."""
@@ -124,15 +136,16 @@ class SeriesWriter:
         self._announced = None
         await self._hold()
 
-    async def _settle_late(self, text: LockText) -> None:
+    async def _settle_late(self, text: LockText) -> bool:
         """Bring the series to the other side if the dead writer's tar appeared after all, while we held the lock."""
         tar = await head_or_none(self._bucket, self.key.tar)
         if (None if tar is None else tar.version) == self.stored.tar_version:
-            return
+            return False
         await self._rewrite(handed_over(text, self._owner))
         self._is_left = True
         await settle(self._bucket, self.key, text)
         self._is_left = False
+        return True
 
     async def _commit_metadata(self, change: Change) -> None:
         """One object, replaced at once: no journal, and none that would bring an older one back."""
@@ -161,7 +174,8 @@ class SeriesWriter:
             change.remove or change.is_rewrite
         ):  # fmt: skip
             for kind in (SeriesObject.THUMBNAIL_VIDEO, SeriesObject.THUMBNAIL_IMAGE):
-                await self._bucket.delete(self.key.object_key(kind))
+                with suppress(StorageError):  # the change is made, and nothing names it any more
+                    await self._bucket.delete(self.key.object_key(kind))
 
     async def _upload(self, prepared: Prepared, on_bytes: OnBytes | None) -> ObjectInfo:
         """Replace the tar; begun again if the bucket gave up and the old one is still there."""
@@ -266,6 +280,7 @@ class SeriesWriter:
     async def _rewrite(self, body: bytes) -> None:
         """To the end: a lock whose new version nobody knows could not be given back."""
         self._has_journal = True
+        self._announced = None
         await to_the_end(self._lock.rewrite(self._bucket, body))
 
 

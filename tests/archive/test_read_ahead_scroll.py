@@ -135,6 +135,7 @@ def test_a_scroll_costs_a_request_for_each_block_and_its_bytes(
     assert cost.bytes_read <= 1.2 * size
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("order", ["front to back", "OHIF, last slice shown", "OHIF, middle outwards"])
 def test_headers_of_unproven_instances_come_out_of_the_same_blocks(
     stack: tuple[int, MemoryBucket], tmp_path: Path, order: str

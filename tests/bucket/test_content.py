@@ -10,7 +10,7 @@ from tests.support.s3_place import PREFIX, S3Place
 
 __all__ = ["moto", "s3_credentials"]
 
-PACKED = gzip.compress(b"{}")
+PACKED = gzip.compress(b"{}", mtime=0)
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,7 @@ PACKED = gzip.compress(b"{}")
         ("studies/1/series/2/index.sqlite", b"SQLite", "application/vnd.sqlite3", ""),
         (".codweb/indexes/v1/1/2.index", PACKED, "application/octet-stream", ""),
     ],
+    ids=["packed", "plain", "lock", "tar", "sqlite", "index"],
 )
 def test_an_object_is_what_its_name_and_its_first_bytes_say(
     key: str, data: bytes, media_type: str, coding: str

@@ -23,6 +23,7 @@ from storage.errors import (
 from tests.bucket.contract import DATA, KEY, in_pieces, listed
 
 
+@pytest.mark.long
 async def test_a_reader_in_another_process_never_sees_half_an_object(bucket: FolderBucket, root: Path) -> None:
     await bucket.write(KEY, b"a" * 100_000)
     spawning = multiprocessing.get_context("spawn")

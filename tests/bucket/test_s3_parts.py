@@ -82,6 +82,7 @@ def joined(pieces: list[Piece] | list[Part]) -> bytes:
     )
 
 
+@pytest.mark.long
 @settings(max_examples=40, deadline=None)
 @given(pieces=_pieces())
 async def test_parts_are_the_sum_of_their_pieces_and_keep_the_rules(pieces: list[Piece]) -> None:

@@ -155,6 +155,7 @@ sequences = st.recursive(
 separators = st.sampled_from([(", ", ": "), (",", ":"), (" , ", " : ")])
 
 
+@pytest.mark.long
 @given(data_sets(sequences), separators, st.booleans(), st.booleans())
 def test_any_stored_data_set_becomes_what_the_plain_model_makes_of_it(
     attributes: Json, separators: tuple[str, str], is_mapped: bool, is_ascii: bool

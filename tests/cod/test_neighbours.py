@@ -137,6 +137,7 @@ def test_instances_that_are_not_alike_are_soon_left_alone(
     assert len(learnt) == module.MOST_LESSONS
 
 
+@pytest.mark.long
 @given(
     st.lists(data_sets(sequences), min_size=1, max_size=3),
     st.lists(st.tuples(st.integers(0, 2), st.integers(0, 400), st.text(max_size=3)), max_size=4),

@@ -76,6 +76,7 @@ def examined(data: bytes) -> Examination:
 # --- the same as without a memory -------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_every_fixture_says_the_same_behind_any_others() -> None:
     examiner = Examiner(OPTIONS)
     paths = [*P10_FILES]
@@ -162,6 +163,7 @@ def data_sets(draw: st.DrawFn) -> bytes:
     return data[: -draw(st.integers(1, 20))] if draw(st.integers(0, 3)) == 0 else data
 
 
+@pytest.mark.long
 @settings(max_examples=100, deadline=None)
 @given(files=st.lists(data_sets(), min_size=2, max_size=10))
 def test_data_sets_in_any_order_say_the_same_as_each_alone(files: list[bytes]) -> None:

@@ -443,6 +443,7 @@ def _per_frame(count: int, *, text_bytes: int = 200) -> bytes:
     return element(0x00080060, "CS", b"MR") + element(0x52009230, "SQ", one * count)
 
 
+@pytest.mark.long
 def test_100_000_items_are_given_out_in_pieces() -> None:
     p10 = open_p10(Window.of(p10_bytes(_per_frame(100_000), element(0x7FE00010, "OW", b"12"))))
 
@@ -452,6 +453,7 @@ def test_100_000_items_are_given_out_in_pieces() -> None:
     assert sum(sizes) > 20 * CHUNK_BYTES
 
 
+@pytest.mark.long
 def test_items_that_have_been_given_out_are_not_held() -> None:
     p10 = open_p10(Window.of(p10_bytes(_per_frame(10_000, text_bytes=10_000))))  # 10,000: tracing is ten times slower
     tracemalloc.start()

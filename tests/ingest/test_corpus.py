@@ -8,6 +8,8 @@ import pytest
 from tests.ingest.corpus_table import ingest_corpus, markdown
 from tests.ingest.reading import NAMES, P10, REFUSED
 
+pytestmark = pytest.mark.long
+
 
 def test_every_made_file_is_read_back_or_refused_with_its_reason(tmp_path: Path) -> None:
     rows = ingest_corpus(P10, tmp_path)

@@ -12,6 +12,8 @@ import pytest
 from tests.ingest.corpus_table import read_back
 from tests.ingest.reading import made
 
+pytestmark = pytest.mark.long
+
 SERIES, INSTANCES = 60, 8
 PROGRAM = "from app.cli import main; main()"
 

@@ -1,7 +1,9 @@
 """`--transcode`: other bytes, the same samples; and the file that came is the same when it comes again."""
 
 import base64
+import errno
 import json
+from concurrent.futures.process import BrokenProcessPool
 from gzip import decompress
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from storage.bucket.memory import MemoryBucket
 from storage.ingest import Outcome, ingest
 from storage.pixels.encode import Target
+from storage.writing import Change, writing
 from tests.ingest.reading import CT, P10, attributes_of, entries_of, everything, key_of, made, read_quietly
 from tests.support.buckets import RecordingBucket
 
@@ -60,6 +63,7 @@ async def test_the_file_as_it_came_is_remembered_and_is_the_same_when_it_comes_a
                 "size": len(data),
                 "crc32c": checksum,
                 "transfer_syntax_uid": read_quietly(path).file_meta.TransferSyntaxUID,
+                "stored_crc32c": document["cod"]["instances"][uid]["crc32c"],
             }
     assert document["codweb_originals"]
     for later in (again, plain):
@@ -94,3 +98,49 @@ async def test_nothing_is_left_in_the_temporary_folder(tmp_path: Path, monkeypat
     await ingest(CT, MemoryBucket(), target=Target.HTJ2K)
 
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_what_is_remembered_counts_only_while_the_transcoded_bytes_are_stored(tmp_path: Path) -> None:
+    """Whoever removes an instance, or replaces it, may know nothing of the field."""
+    bucket = MemoryBucket()
+    key = key_of(await ingest(CT[:2], bucket, target=Target.J2K))
+    uid = read_quietly(CT[0]).SOPInstanceUID
+    async with writing(bucket, key) as series:
+        await series.commit(Change(remove=frozenset({uid})))
+    assert uid in json.loads(decompress((await everything(bucket))[key.metadata]))["codweb_originals"]
+    (tmp_path / "other.dcm").write_bytes(CT[0].read_bytes()[:-2] + b"\1\2")
+    assert len((await ingest([tmp_path], bucket)).new) == 1
+
+    report = await ingest(CT[:1], bucket)
+
+    assert (len(report.new), len(report.same), len(report.conflict)) == (0, 0, 1)
+
+
+@pytest.mark.parametrize("name", ["mkstemp", "TemporaryDirectory"])
+async def test_full_temporary_folder_fails_the_series_and_says_why(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(**_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(f"storage.ingest.transcoding.tempfile.{name}", full)
+
+    report = await ingest(CT, bucket := MemoryBucket(), target=Target.J2K)
+
+    (note,) = report.series
+    assert note.outcome is Outcome.FAILED
+    assert note.message == "transcoded files cannot be kept in the temporary folder: No space left on device"
+    assert await everything(bucket) == {}
+
+
+async def test_process_that_dies_of_transcoding_fails_the_series_and_not_the_ingest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def died(*_: object) -> None:
+        raise BrokenProcessPool("a process was killed")
+
+    monkeypatch.setattr("storage.ingest.writer.remake", died)
+
+    report = await ingest(CT, MemoryBucket(), target=Target.J2K)
+
+    assert [(note.outcome, note.message) for note in report.series] == [
+        (Outcome.FAILED, "a process that transcoded files died; was there memory enough?")
+    ]

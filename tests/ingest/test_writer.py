@@ -16,9 +16,12 @@ import pytest
 from storage.bucket import Bucket, open_bucket
 from storage.bucket.folder import FolderBucket
 from storage.bucket.memory import MemoryBucket
-from storage.errors import StorageUnavailable, TryAgain
+from storage.errors import ObjectChanged, StorageUnavailable, TryAgain
 from storage.ingest import Outcome, Report, ingest
+from storage.ingest.candidate import Candidate, Candidates
+from storage.ingest.describe import Description
 from storage.keys import SeriesKey
+from storage.writing import SeriesWriter
 from tests.ingest.reading import (
     CT,
     entries_of,
@@ -92,6 +95,59 @@ async def test_of_two_new_files_of_one_instance_the_first_is_stored_and_the_othe
     assert names == [["a"], ["b"], ["c"]]
     ((_, entry),) = entries_of(await everything(bucket), key_of(report)).items()
     assert (entry["original_path"], entry["diff_hash_dupe_paths"]) == ("a", ["b"])
+
+
+async def test_two_files_whose_names_cannot_be_printed_are_two_files(tmp_path: Path) -> None:
+    for name, more in (("slice\1", b""), ("slice\2", b"\0\0")):
+        (tmp_path / name).write_bytes(CT[0].read_bytes() + more)
+
+    report = await ingest([tmp_path, tmp_path], MemoryBucket())
+
+    assert (len(report.new), len(report.same), len(report.conflict)) == (1, 0, 1)
+    assert not report.is_clean
+
+
+async def test_many_copies_of_one_instance_are_looked_at_once_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(60):
+        (tmp_path / f"{number}").write_bytes(CT[0].read_bytes())
+    asked: list[int] = []
+    description_of = Candidates.description_of
+
+    def counted(self: Candidates, each: Candidate) -> Description:
+        asked.append(each.number)
+        return description_of(self, each)
+
+    monkeypatch.setattr(Candidates, "description_of", counted)
+
+    report = await ingest([tmp_path], MemoryBucket())
+
+    assert (len(report.new), len(report.same)) == (1, 59)
+    assert len(asked) < 4 * 60
+
+
+async def test_what_a_late_upload_of_a_dead_writer_takes_away_is_stored_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found out when the lock is given back."""
+    bucket = MemoryBucket()
+    await ingest(CT[:2], bucket)
+    before = await everything(bucket)
+    leave = SeriesWriter.leave
+
+    async def left_late(self: SeriesWriter) -> None:
+        await leave(self)
+        monkeypatch.setattr(SeriesWriter, "leave", leave)
+        for key, data in before.items():
+            await bucket.write(key, data)
+        raise ObjectChanged("its tar is another one")
+
+    monkeypatch.setattr(SeriesWriter, "leave", left_late)
+    monkeypatch.setattr("storage.ingest.writer.FIRST_PAUSE_SECONDS", 0.0)
+
+    report = await ingest(CT[:3], bucket)
+
+    assert [(note.outcome, note.instances) for note in report.series] == [(Outcome.APPENDED, 1)]
+    assert len(entries_of(await everything(bucket), key_of(report))) == 3
 
 
 async def test_stored_instance_without_a_checksum_is_compared_by_its_bytes() -> None:

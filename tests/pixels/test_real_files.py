@@ -19,6 +19,8 @@ from storage.pixels.encode import Target
 from storage.pixels.transcode import Kept, Transcoded, transcode
 from tests.pixels.images import assert_same_attributes, payloads, read
 
+pytestmark = pytest.mark.long
+
 MAX_FILE_BYTES = 1 << 20
 NATIVE_OR_RLE = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"} | {
     "1.2.840.10008.1.2.5"

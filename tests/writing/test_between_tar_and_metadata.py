@@ -19,6 +19,8 @@ from tests.writing.builders import KEY
 from tests.writing.commands import COMMANDS, Command, carry_out
 from tests.writing.watcher import Seen, Watcher
 
+pytestmark = pytest.mark.long
+
 STATES = st.dictionaries(st.integers(1, 5), st.integers(1, 3), min_size=1, max_size=5)
 
 

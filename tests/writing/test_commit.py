@@ -10,7 +10,9 @@ import pytest
 from storage.bucket import Bucket
 from storage.bucket.folder import FolderBucket
 from storage.bucket.memory import MemoryBucket
-from storage.errors import InstanceExists, InstanceNotFound, InstanceUnreadable, ObjectChanged, SeriesLocked
+from storage.cod.entry import Limits
+from storage.cod.writing import PackedSeries, series_members
+from storage.errors import InstanceExists, InstanceNotFound, InstanceUnreadable, ObjectChanged, SeriesFull, SeriesLocked
 from storage.writing import Change, read_stored, writing
 from tests.writing.builders import (
     KEY,
@@ -292,3 +294,33 @@ async def test_nothing_is_said_of_a_series_that_is_absent(bucket: Bucket) -> Non
     stored = await read_stored(bucket, KEY)
 
     assert (stored.is_absent, stored.entries, stored.tar_version) == (True, {}, None)
+
+
+async def test_the_same_change_twice_is_planned_twice(bucket: Bucket) -> None:
+    change = Change(remove=frozenset({uid_of(2)}), add=(made(2, 52),))
+    async with writing(bucket, KEY) as series:
+        await series.commit(Change(add=tuple(map(made, (1, 2, 3)))))
+        await series.commit(change)
+        await series.commit(change)
+
+    expected = {uid_of(1): file_of(1), uid_of(3): file_of(3), uid_of(2): file_of(2, 52)}
+    assert_holds(await objects_of(bucket), expected)
+
+
+async def test_what_was_announced_is_made_of_the_series_as_it_is_when_it_is_committed(bucket: Bucket) -> None:
+    change = Change(add=(made(1),))
+    async with writing(bucket, KEY, announce=change) as series:
+        await series.commit(Change(fields={"note": msgspec.Raw(b'"kept"')}))
+        await series.commit(change)
+
+    assert assert_holds(await objects_of(bucket), model_of((1,))).document["note"] == "kept"
+
+
+def test_a_series_that_nobody_could_read_again_is_not_made() -> None:
+    entries = [(uid_of(number), msgspec.Raw(b'{"x":1}')) for number in range(4)]
+
+    PackedSeries(series_members(KEY), entries).check(KEY, Limits(max_instances=4))
+    with pytest.raises(SeriesFull, match="4 instances, more than 3"):
+        PackedSeries(series_members(KEY), entries).check(KEY, Limits(max_instances=3))
+    with pytest.raises(SeriesFull, match="more than can be read"):
+        PackedSeries(series_members(KEY), entries).check(KEY, Limits(max_bytes=100))

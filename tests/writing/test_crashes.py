@@ -23,6 +23,8 @@ from tests.writing.places import Place, place, zygote
 from tests.writing.watcher import Seen, Watcher
 from tests.writing.zygote import Job, Outcome, Zygote
 
+pytestmark = pytest.mark.long
+
 __all__ = ["moto", "place", "s3_credentials", "zygote"]
 
 EVERY_STEP = os.environ.get("WRITERS_KILLED_AT_EVERY_STEP") == "1"

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -290,3 +291,108 @@ async def test_unlock_takes_no_lock_but_the_one_that_was_looked_at() -> None:
         await unlock(bucket, report, owner="test")
 
     assert KEY.lock in await objects_of(bucket)
+
+
+async def test_an_upload_of_a_dead_writer_that_takes_away_what_was_committed_is_told() -> None:
+    """Not even the order of two uploads can be relied on, on a network: what is lost is at least not called stored."""
+    after = await left_in_the_middle(dead(), None)
+    tar = (await objects_of(after))[KEY.tar]
+    bucket = await left_in_the_middle(dead(), (await objects_of(await stored(1, 2)))[KEY.tar])
+    journal_of_before = replace_tar_before(await bucket.read(KEY.lock), (await bucket.head(KEY.tar)).version)
+    await bucket.write(KEY.lock, journal_of_before)
+
+    with pytest.raises(ObjectChanged, match="took the place of our tar"):
+        async with writing(bucket, KEY) as series:
+            await series.commit(Change(add=(made(3),)))
+            await bucket.write(KEY.tar, tar)
+
+    assert_holds(await objects_of(bucket), {uid_of(1): file_of(1, 51), uid_of(2): file_of(2, 52)})
+
+
+@pytest.mark.parametrize("is_ours", [False, True])
+async def test_unlock_leaves_a_lock_that_says_nothing_of_a_series_that_does_not_agree(is_ours: bool) -> None:
+    """The published library writes metadata first; and a lock of ours may be cut."""
+    bucket = await left_in_the_middle(dead(), None)
+    lock = bytes((await bucket.read(KEY.lock)).data)
+    if is_ours:
+        text = lock[:-40]
+    else:
+        document = json.loads(gzip.decompress(lock))
+        text = gzip.compress(json.dumps({name: document[name] for name in ("study_uid", "series_uid", "cod")}).encode())
+    await bucket.write(KEY.lock, text)
+    await bucket.delete(KEY.metadata)
+    report = await look_at_lock(bucket, KEY)
+    assert report is not None
+    assert report.owner is None
+
+    with pytest.raises(SeriesUnfinished, match="does not say what was under way"):
+        await unlock(bucket, report, owner="test")
+
+    assert (await objects_of(bucket))[KEY.lock] == text
+    assert await unlock(bucket, report, owner="test", is_forced=True) is None
+    assert KEY.lock not in await objects_of(bucket)
+
+
+async def test_unlock_removes_a_lock_that_says_nothing_of_a_series_that_is_whole() -> None:
+    bucket = await stored(1, 2)
+    await bucket.create(KEY.lock, b"of another program")
+    report = await look_at_lock(bucket, KEY)
+    assert report is not None
+
+    assert await unlock(bucket, report, owner="test") is Side.BEFORE
+
+    assert_holds(await objects_of(bucket), model_of((1, 2)))
+
+
+async def test_entries_without_checksums_do_not_prove_a_tar_that_is_another_one() -> None:
+    """A file of a disk that was mounted again has another version; the padding of a tar may hide that a member went."""
+    bucket = await stored(1, 2)
+    document = json.loads(gzip.decompress(bytes((await bucket.read(KEY.metadata)).data)))
+    for entry in document["cod"]["instances"].values():
+        entry["crc32c"] = None
+    await bucket.write(KEY.metadata, gzip.compress(json.dumps(document).encode()))
+    prepared = await prepare(bucket, await read_stored(bucket, KEY), Change(remove=frozenset({uid_of(1)})))
+    assert prepared.journal.tar_size == (await bucket.head(KEY.tar)).size
+    journal = replace(prepared.journal, tar_before="of another device number")
+    await bucket.create(KEY.lock, prepared.packed.lock(dead(), journal))
+
+    async with writing(bucket, KEY):
+        pass
+
+    assert_holds(await objects_of(bucket), model_of((1, 2)))
+
+
+FORK = """
+import asyncio, os, sys, threading
+from pathlib import Path
+from storage.bucket.folder import FolderBucket
+from storage.writing import writing
+from tests.writing.builders import KEY
+
+async def hold():
+    async with writing(FolderBucket(Path(sys.argv[1])), KEY):
+        print("the child holds it", flush=True)
+
+async def main():
+    read, write = os.pipe()
+    async with writing(FolderBucket(Path(sys.argv[1])), KEY):
+        child = os.fork()
+        if not child:
+            os.close(write)
+            os.read(read, 1)  # until its parent has left
+            thread = threading.Thread(target=lambda: asyncio.run(hold()))
+            thread.start()
+            thread.join()
+            os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+
+asyncio.run(main())
+"""
+
+
+def test_a_forked_process_can_write_what_its_parent_wrote_at_the_fork(tmp_path: Path) -> None:
+    """Only the lock in the bucket keeps both apart; what tasks of one process claim is not inherited."""
+    done = subprocess.run([sys.executable, "-c", FORK, tmp_path], capture_output=True, text=True, timeout=30)
+
+    assert done.stdout == "the child holds it\n", done.stderr

@@ -11,6 +11,8 @@ from tests.writing.commands import COMMANDS, Command, carry_out, files_of
 from tests.writing.places import Place, place, zygote
 from tests.writing.zygote import Zygote
 
+pytestmark = pytest.mark.long
+
 __all__ = ["moto", "place", "s3_credentials", "zygote"]
 
 WRITERS = 16

@@ -14,7 +14,7 @@ from storage.bucket.memory import MemoryBucket
 from storage.cod.metadata import parse_series_metadata
 from storage.cod.tar import lay_out, member_header, padding_bytes
 from storage.cod.writing import PackedSeries, moved_entry, series_members
-from storage.errors import CorruptSeries, SeriesLocked
+from storage.errors import CorruptSeries, SeriesLocked, SeriesUnfinished
 from storage.keys import SeriesKey, SeriesObject, parse_object_key
 from storage.writing import Change, look_at_lock, unlock, writing
 from tests.support.stores import loaded
@@ -145,7 +145,11 @@ async def test_a_lock_of_the_published_library_is_left_alone_until_somebody_unlo
     report = await look_at_lock(bucket, key)
     assert report is not None
     assert (report.owner, report.has_journal, report.is_alive) == (None, False, None)
-    await unlock(bucket, report, owner="test")
+    if store == "lock_torn":
+        with pytest.raises(SeriesUnfinished, match="do not agree"):
+            await unlock(bucket, report, owner="test")
+        assert await objects_of(bucket) == before
+    await unlock(bucket, report, owner="test", is_forced=store == "lock_torn")
     assert key.lock not in await objects_of(bucket)
 
     whole = readable(before, key)

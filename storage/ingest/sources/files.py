@@ -4,7 +4,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from storage.ingest.sources.open_source import CHUNK_BYTES, OpenSource, SourceChanged
 from storage.ingest.sources.place import printable
@@ -18,6 +18,9 @@ class FileState:
     inode: int
     size: int
     mtime_ns: int
+    ctime_ns: int = field(default=0, compare=False)
+    """Of the inode: moves with every write, whatever time `cp -p`, tar and unzip give a file afterwards. It also moves
+    when a file gets another name or mode, so it counts for what was read in an earlier run and not within one."""
 
     @property
     def mtime(self) -> float:
@@ -26,7 +29,7 @@ class FileState:
 
     @property
     def stamp(self) -> str:
-        return f"{self.device:x}-{self.inode:x}-{self.mtime_ns:x}"
+        return f"{self.device:x}-{self.inode:x}-{self.mtime_ns:x}-{self.ctime_ns:x}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,7 @@ class OpenFile:
 
     def _state_now(self) -> FileState:
         result = os.fstat(self.descriptor)
-        return FileState(result.st_dev, result.st_ino, result.st_size, result.st_mtime_ns)
+        return FileState(result.st_dev, result.st_ino, result.st_size, result.st_mtime_ns, result.st_ctime_ns)
 
 
 class StretchContent:

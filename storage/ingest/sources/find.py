@@ -3,7 +3,7 @@
 import asyncio
 import os
 import re
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from itertools import islice
 from pathlib import Path
@@ -14,7 +14,7 @@ from storage.errors import StorageError
 from storage.ingest.report import RefusedFile
 from storage.ingest.sources.dicomdir import dicomdir_places
 from storage.ingest.sources.files import opened
-from storage.ingest.sources.folders import file_places, folder_places
+from storage.ingest.sources.folders import NOTHING, file_places, folder_places
 from storage.ingest.sources.form import HEAD_BYTES, Form, form_of
 from storage.ingest.sources.objects import is_tar, listed, object_places
 from storage.ingest.sources.place import Notes, Place, SkippedFile
@@ -34,6 +34,7 @@ async def find_places(
     *,
     scratch: Scratch,
     options: BucketOptions = _DEFAULTS,
+    left_out: Mapping[str, str] = NOTHING,
 ) -> AsyncGenerator[Place, None]:
     """Every file under the sources, in a stable order, as it is found: a million of them are never held at once.
 
@@ -45,16 +46,17 @@ async def find_places(
         skipped: grows by what holds none by its nature.
         scratch: where compressed tars are unpacked; places found in them can be opened as long as it lasts.
         options: how to reach buckets.
+        left_out: folders (real paths) and prefixes of buckets (addresses) that are not looked into, with the reason.
     """
     notes = Notes(refused, skipped)
     for source in sources:
         scheme = None if isinstance(source, Path) else _SCHEME.match(source)
         if scheme is None:
-            places = _in_thread(_local_places(str(source), notes, scratch))
+            places = _in_thread(_local_places(str(source), notes, scratch, left_out))
         elif scheme[1].lower() == "file":
-            places = _in_thread(_local_places(unquote(urlsplit(str(source)).path), notes, scratch))
+            places = _in_thread(_local_places(unquote(urlsplit(str(source)).path), notes, scratch, left_out))
         else:
-            places = _remote_places(str(source), scheme.end(), options, notes)
+            places = _remote_places(str(source), scheme.end(), options, notes, left_out)
         async with aclosing(places):
             async for place in places:
                 yield place
@@ -67,9 +69,9 @@ async def _in_thread(places: Iterator[Place]) -> AsyncGenerator[Place, None]:
             yield place
 
 
-def _local_places(source: str, notes: Notes, scratch: Scratch) -> Iterator[Place]:
+def _local_places(source: str, notes: Notes, scratch: Scratch, left_out: Mapping[str, str]) -> Iterator[Place]:
     if os.path.isdir(source):
-        yield from folder_places(source, notes, scratch)
+        yield from folder_places(source, notes, scratch, left_out)
     elif _is_dicomdir(source):
         yield from dicomdir_places(source, notes)
     else:
@@ -85,7 +87,7 @@ def _is_dicomdir(source: str) -> bool:
 
 
 async def _remote_places(
-    source: str, path_start: int, options: BucketOptions, notes: Notes
+    source: str, path_start: int, options: BucketOptions, notes: Notes, left_out: Mapping[str, str]
 ) -> AsyncGenerator[Place, None]:
     """The objects that an address means: the parent of its last part is opened, and asked for that part."""
     path = source[path_start:].rstrip("/")
@@ -102,6 +104,8 @@ async def _remote_places(
     try:
         async for info, shown in listed(bucket, name, is_folder=source.endswith("/")):
             is_found = True
+            if any(f"{url}/{info.key}".startswith(f"{each.rstrip('/')}/") for each in left_out):
+                continue
             places = object_places(url, options, info, shown, notes)
             if is_tar(info.key):
                 async with aclosing(_in_thread(places)) as members:

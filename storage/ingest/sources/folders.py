@@ -1,7 +1,8 @@
 """The places below a folder: every file, whatever it is called, and what lies in archives among them."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 from storage.ingest.sources.archives import Archive, archive_places
 from storage.ingest.sources.archives.archive import archive_form
@@ -14,12 +15,19 @@ from storage.keys import SeriesObject, parse_object_key, parse_shared_index_key
 _COD_DEPTH = 5
 """Parts of the key of a series' metadata.json, and of a shared index."""
 
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
-def folder_places(source: str, notes: Notes, scratch: Scratch) -> Iterator[Place]:
+
+def folder_places(
+    source: str, notes: Notes, scratch: Scratch, left_out: Mapping[str, str] = NOTHING
+) -> Iterator[Place]:
     """Every file below a folder, in a stable order, hidden ones too.
 
     Links are followed, each folder is entered once (so a circle of links ends); what cannot be looked into is refused.
     Only the names of one folder at a time are held, and of the folders that are still to be entered.
+
+    Args:
+        left_out: folders that are not entered, by their real paths, with the reason.
     """
     entered: set[tuple[int, int]] = set()
 
@@ -31,6 +39,10 @@ def folder_places(source: str, notes: Notes, scratch: Scratch) -> Iterator[Place
             if (status.st_dev, status.st_ino) in entered:
                 continue
             entered.add((status.st_dev, status.st_ino))
+            reason = left_out.get(os.path.realpath(folder)) if left_out else None
+            if reason is not None:
+                notes.skip(folder, reason)
+                continue
             folders, files = _names_in(folder)
         except OSError as error:
             notes.refuse(folder, system_reason(error))

@@ -287,6 +287,7 @@ async def test_a_zip_with_changed_bytes_gives_the_true_bytes_or_none(
         assert content in [b"", *(each for _, each in files)] or (shown, content) == ("z", bytes(whole))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("size", "peak_mib"), [(300 * MIB, 8), (60 * MIB, 130)])
 async def test_a_large_deflated_member_takes_bounded_memory(tmp_path: Path, size: int, peak_mib: int) -> None:
     """Beyond 64 MiB it lies in a file without a name, which is gone with the context."""
