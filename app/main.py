@@ -23,7 +23,7 @@ from app.upkeep import keep_up
 from storage.archive import Archive
 from storage.bucket import Bucket, open_bucket
 from storage.errors import StorageError
-from storage.metadata_modes import Extrapolation, tags_of_keywords
+from storage.extrapolation import Extrapolation, tags_of_keywords
 
 logger = logging.getLogger("codweb")
 

@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from storage.archive.read_ahead.options import ReadAheadOptions
 from storage.bucket.options import BucketOptions, GcsOptions, Patience, S3Options
-from storage.metadata_modes import SERIES_EXTRAPOLATED_TAGS, STUDY_EXTRAPOLATED_TAGS, MetadataMode, tags_of_keywords
+from storage.extrapolation import SERIES_EXTRAPOLATED_TAGS, STUDY_EXTRAPOLATED_TAGS, MetadataMode, tags_of_keywords
 
 PREFIX = "CODWEB_"
 _MODE_ALIASES = {"Full": "full", "MainDicomTags": "main", "Extrapolate": "extrapolate"}

@@ -6,15 +6,13 @@ An instance's own value is never overridden.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
-from pydicom.datadict import tag_for_keyword
 
 from storage.attributes import json_object, parse_object
-from storage.dicom.vr import standard_vr
+from storage.extrapolation import Extrapolation, Rule
 from storage.instance_rows import UTF8
 from storage.levels import (
     ORTHANC_INSTANCE_TAGS,
@@ -23,50 +21,19 @@ from storage.levels import (
     ORTHANC_STUDY_TAGS,
     SPECIFIC_CHARACTER_SET,
 )
-from storage.series_index.reader import SeriesIndex
 
-MetadataMode = Literal["full", "main", "extrapolate"]
-Rule = Literal["majority", "plurality"]
-
-# The sample lists of the Orthanc Book, chapter DICOMweb, "Fast access to metadata".
-STUDY_EXTRAPOLATED_TAGS = ("AcquisitionDate",)
-SERIES_EXTRAPOLATED_TAGS = (
-    "BitsAllocated", "BitsStored", "Columns", "HighBit", "PhotometricInterpretation", "PixelSpacing",
-    "PlanarConfiguration", "RescaleIntercept", "RescaleSlope", "Rows", "SOPClassUID", "SamplesPerPixel", "SliceThickness",
-)  # fmt: skip
+if TYPE_CHECKING:
+    from storage.series_index.reader import SeriesIndex
 
 _LEVEL_TAGS = frozenset(ORTHANC_SERIES_TAGS + ORTHANC_STUDY_TAGS + ORTHANC_PATIENT_TAGS)
-_NOT_EXTRAPOLATED = frozenset({"SQ", "OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 
 
-@dataclass(frozen=True, slots=True)
-class Extrapolation:
-    """What `extrapolate` samples and how it decides."""
-
-    study_tags: tuple[int, ...]
-    series_tags: tuple[int, ...]
-    rule: Rule = "majority"
-
-
-def tags_of_keywords(keywords: Iterable[str]) -> tuple[int, ...]:
-    """Tags of a configured list. Raises ValueError for an unknown keyword, or a sequence, which cannot be sampled."""
-    tags = []
-    for keyword in keywords:
-        tag = tag_for_keyword(keyword)
-        if tag is None:
-            raise ValueError(f"{keyword} is no keyword of PS3.6")
-        if not _NOT_EXTRAPOLATED.isdisjoint(standard_vr(tag).split(" or ")):
-            raise ValueError(f"{keyword} is a sequence or binary: it cannot be extrapolated")
-        tags.append(tag)
-    return tuple(sorted(tags))
-
-
-def main_attributes(index: SeriesIndex) -> Iterator[bytes]:
+def main_attributes(index: "SeriesIndex") -> Iterator[bytes]:
     """The DICOM JSON objects of all instances in mode `main`."""
     return _merged(index, _level_attributes(index))
 
 
-def extrapolated_attributes(index: SeriesIndex, rules: Extrapolation) -> Iterator[bytes]:
+def extrapolated_attributes(index: "SeriesIndex", rules: Extrapolation) -> Iterator[bytes]:
     """The DICOM JSON objects of all instances in mode `extrapolate`; decodes at most three blocks."""
     level = _level_attributes(index)
     samples = [parse_object(index.instance_json(ordinal)) for ordinal in sample_ordinals(index.header.count)]
@@ -83,13 +50,13 @@ def sample_ordinals(count: int) -> Sequence[int]:
     return sorted({0, count // 2, count - 1}) if count else ()
 
 
-def _level_attributes(index: SeriesIndex) -> dict[int, bytes]:
+def _level_attributes(index: "SeriesIndex") -> dict[int, bytes]:
     shared = parse_object(index.header.shared)
     own = {tag: value for tag, value in shared.items() if tag in _LEVEL_TAGS}
     return {SPECIFIC_CHARACTER_SET: UTF8, **own}
 
 
-def _merged(index: SeriesIndex, level: Mapping[int, bytes]) -> Iterator[bytes]:
+def _merged(index: "SeriesIndex", level: Mapping[int, bytes]) -> Iterator[bytes]:
     wanted = frozenset(ORTHANC_INSTANCE_TAGS)
     for ordinal in range(index.header.count):
         own = {tag: value for tag, value in parse_object(index.kept(ordinal)).items() if tag in wanted}

@@ -315,13 +315,25 @@ def _print_report(console: Console, report: Report) -> None:
 def _summary(report: Report) -> str:
     changed = (Outcome.STORED, Outcome.APPENDED, Outcome.PLANNED)
     series = sum(note.outcome in changed for note in report.series)
-    skipped = f", {len(report.skipped):,} skipped (no instances by their nature)" if report.skipped else ""
+    skipped = f", {len(report.skipped):,} skipped (DICOMDIRs, indexes and the like)" if report.skipped else ""
+    failed = sum(note.outcome in (Outcome.FAILED, Outcome.REFUSED) for note in report.series)
+    failures = f"{_counted(failed, 'series')} NOT STORED, see above; " if failed else ""
+    if report.same and not (report.new or failed):
+        kept = _counted(len(report.same), "file")
+        return (
+            f"Nothing new: {kept} stored already, {len(report.conflict):,} in conflict, "
+            f"{_counted(len(report.refused), 'file')} refused{skipped}; {report.seconds:,.1f} s"
+        )
     rate = f" ({len(report.new) / report.seconds:,.0f} files/s)" if report.new and report.seconds else ""
     return (
-        f"{len(report.new):,} instances in {series:,} series, {len(report.same):,} same, "
-        f"{len(report.conflict):,} in conflict, {len(report.refused):,} files refused{skipped}; "
+        f"{failures}{_counted(len(report.new), 'instance')} in {series:,} series, {len(report.same):,} same, "
+        f"{len(report.conflict):,} in conflict, {_counted(len(report.refused), 'file')} refused{skipped}; "
         f"{report.bytes / 1e6:,.1f} MB in {report.seconds:,.1f} s{rate}"
     )
+
+
+def _counted(count: int, name: str) -> str:
+    return f"{count:,} {name}" if count == 1 or name == "series" else f"{count:,} {name}s"
 
 
 def _sentence(note: SeriesNote, message: str) -> str:

@@ -77,7 +77,7 @@ def unlock(
         errors.print("codweb unlock: --study and --series take UIDs, and --series needs --study", highlight=False)
         raise typer.Exit(2)
     if force and not yes:
-        errors.print("codweb unlock: --force says nothing without --yes", highlight=False)
+        errors.print("codweb unlock: --force needs --yes", highlight=False)
         raise typer.Exit(2)
     try:
         results = asyncio.run(_run(datastore, study, series, yes=yes, force=force))
@@ -102,6 +102,8 @@ async def _run(datastore: str, study: str, series: str, *, yes: bool, force: boo
             results.append(result)
             if yes:
                 await _remove(bucket, result, is_named=bool(study), force=force)
+        if not results and not await _holds_anything(bucket):  # a wrong folder must not read as one without locks
+            raise ValueError(f"no series below studies/ of {settings.datastore}: is it the folder that holds studies/?")
     finally:
         await bucket.close()
     return results
@@ -117,13 +119,20 @@ async def _locked(bucket: Bucket, study: str, series: str) -> AsyncIterator[Seri
             yield parsed[0]
 
 
+async def _holds_anything(bucket: Bucket) -> bool:
+    async for _ in bucket.list("studies/"):
+        return True
+    return False
+
+
 async def _remove(bucket: Bucket, result: _Result, *, is_named: bool, force: bool) -> None:
     report = result.report
     if report.is_alive and not force:
         result.done = "stays: its process runs (--force removes it all the same)"
         return
     if report.is_alive is None and not (is_named or force):
-        result.done = "stays: nobody here knows whether its holder runs; name it with --study"
+        name = f"--study {report.series.study_uid}"
+        result.done = f"stays: nobody here knows whether its holder runs; if you do, repeat with {name}"
         return
     try:
         side = await unlock_series(bucket, report, owner=OWNER, is_forced=force)
@@ -131,7 +140,11 @@ async def _remove(bucket: Bucket, result: _Result, *, is_named: bool, force: boo
         result.done = f"stays: {error}"
         return
     result.is_left = False
-    stands = "nobody can tell which side of its change stands" if side is None else f"the series is {side.value}"
+    stands = (
+        "nobody can tell which side of its change stands: see codweb check"
+        if side is None
+        else f"the series is {side.value}"
+    )
     result.done = f"removed; {stands}"
     log.warning("removed the lock of %s, held by %s: %s", report.series, _holder(report), stands)
 
@@ -158,11 +171,13 @@ def _print(console: Console, results: Sequence[_Result]) -> None:
         if result.done:
             line = f"series {result.report.series.series_uid}: {result.done}"
             console.print(_printable(line), markup=False, highlight=False, soft_wrap=True)
+    if not any(result.done for result in results):
+        console.print("codweb unlock … --yes settles and removes them", markup=False, highlight=False)
 
 
 def _holder(report: LockReport) -> str:
     owner = report.owner
-    text = "does not say" if owner is None else f"{owner.owner} (process {owner.pid} on {owner.host})"
+    text = "nobody that it names" if owner is None else f"{owner.owner} (process {owner.pid} on {owner.host})"
     return _printable(text[:200])
 
 

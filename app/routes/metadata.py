@@ -7,7 +7,7 @@ from app.negotiation import choose_metadata
 from app.responses import REVALIDATE, PiecesResponse, in_thread, not_modified, streamed
 from app.services import accept_of, coding_of, instance_of, location_of, root_of, series_of, services, study_of
 from storage.archive.metadata import MetadataBody
-from storage.metadata_modes import MetadataMode
+from storage.extrapolation import MetadataMode
 from storage.series_index.splice import Coding
 
 _VARY = "Accept, Accept-Encoding"

@@ -19,13 +19,13 @@ from storage.catalogue.sqlite import SqliteCatalogue
 from storage.catalogue.sync import SyncReport, sync
 from storage.courtesy import Courtesy
 from storage.errors import StudyNotFound
+from storage.extrapolation import Extrapolation
 from storage.indexing.build_processes import PROCESSES, BuildProcesses
 from storage.indexing.deepening import Deepening
 from storage.indexing.indexer import Indexer
 from storage.indexing.shelf import OPEN_INDEXES, Builder, IndexShelf
 from storage.indexing.summary import Summariser
 from storage.keys import SeriesKey
-from storage.metadata_modes import Extrapolation
 from storage.state import StateFolder
 
 logger = logging.getLogger(__name__)

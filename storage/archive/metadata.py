@@ -7,9 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from storage.archive.variants import VariantCache, array_chunks, block_chunks, coded, instance_chunks
+from storage.extrapolation import Extrapolation, MetadataMode
 from storage.indexing.shelf import IndexShelf
 from storage.keys import SeriesKey
-from storage.metadata_modes import Extrapolation, MetadataMode, extrapolated_attributes, main_attributes
+from storage.metadata_modes import extrapolated_attributes, main_attributes
 from storage.series_index.reader import SeriesIndex
 from storage.series_index.rerooting import rerooted
 from storage.series_index.splice import Coding, Piece, array, joined

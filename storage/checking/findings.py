@@ -59,10 +59,10 @@ SEVERITIES = {
 
 ADVICE = {
     Kind.UNREADABLE_METADATA: "restore metadata.json from a copy, or ingest the series again",
-    Kind.TORN: "a writer broke off between metadata and tar; ingest the series again from its source",
+    Kind.TORN: "a writer broke off between metadata and tar: move SERIES.tar and SERIES/ away, and ingest its source again",
     Kind.MISSING_TAR: "restore the tar, or remove metadata.json",
     Kind.MISSING_METADATA: "restore metadata.json, or ingest the files inside the tar again",
-    Kind.UNREADABLE_INSTANCE: "ingest this instance again from its source",
+    Kind.UNREADABLE_INSTANCE: "take the instance out (`series.remove` of docs/library.md) and ingest its source again",
     Kind.WRONG_CHECKSUM: "the stored bytes are not those that were written; restore the tar",
     Kind.DOUBTFUL_FRAMES: "these frames are refused; the whole file can be fetched",
     Kind.WRONG_TABLE: "codweb locates frames itself; other readers of this table get wrong bytes: --repair-store",

@@ -16,9 +16,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from storage.cod.entry import DEFAULT_LIMITS, Limits, OriginalUids
-from storage.cod.entry_parts import OffsetTable as OffsetTable
-from storage.cod.entry_parts import compress_attributes as compress_attributes
-from storage.cod.entry_parts import instance_uri as instance_uri
+from storage.cod.entry_parts import OffsetTable, instance_uri
 from storage.cod.lock import Journal, LockOwner
 from storage.cod.metadata import UNSUSPECTED_BYTES
 from storage.cod.tar import TarLayout, TarMember

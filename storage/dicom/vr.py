@@ -6,8 +6,7 @@ Source: PS3.5 §6.2 (value representations), §7.1.2 (explicit VR headers), PS3.
 from functools import lru_cache
 from typing import Final
 
-from pydicom._dicom_dict import DicomDictionary  # datadict reads the same dict and does not export it
-from pydicom.datadict import dictionary_VR, private_dictionary_VR
+from storage.dicom.dictionary import STANDARD_ENTRIES
 
 LONG_VRS: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
 """Explicit VR: two reserved bytes, then a length of four bytes."""
@@ -36,7 +35,7 @@ EXPLICIT_SHORT: Final = {vr.encode("ascii"): vr for vr in SHORT_VRS}
 EXPLICIT_LONG: Final = {vr.encode("ascii"): vr for vr in LONG_VRS}
 
 STANDARD_VRS: Final[dict[int, str]] = {
-    int(tag): str(entry[0]) for tag, entry in DicomDictionary.items() if entry[0] != "NONE"
+    int(tag): str(entry[0]) for tag, entry in STANDARD_ENTRIES.items() if entry[0] != "NONE"
 }
 """Tag → VR of the data dictionary, without the repeating groups and without item and delimiter tags."""
 
@@ -49,6 +48,8 @@ def standard_vr(tag: int) -> str:
         return known
     if not tag & 0xFFFF:
         return "UL"
+    from pydicom.datadict import dictionary_VR  # 0.2 s, for what few files have
+
     try:
         return str(dictionary_VR(tag))
     except KeyError:
@@ -64,6 +65,8 @@ def private_vr(tag: int, creator: str | None) -> str:
         return "LO"
     if creator is None or not tag & 0xFF00:
         return "UN"
+    from pydicom.datadict import private_dictionary_VR  # likewise
+
     try:
         return str(private_dictionary_VR(tag, creator))
     except KeyError:

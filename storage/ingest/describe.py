@@ -12,7 +12,7 @@ from functools import partial
 
 import google_crc32c
 
-from storage.cod.writing import OffsetTable, compress_attributes, instance_uri
+from storage.cod.entry_parts import OffsetTable, compress_attributes, instance_uri
 from storage.dicom.attributes import JsonOptions
 from storage.dicom.examination import Examination, Examiner
 from storage.dicom.p10 import P10, Header, open_p10, read_header
@@ -20,8 +20,8 @@ from storage.dicom.window import Window
 from storage.errors import InstanceUnreadable
 from storage.ingest.frames import PIXEL_DATA, ItemWalk, encapsulated_table, item_walk, native_table
 from storage.ingest.report import RefusedFile
-from storage.ingest.sources import OpenSource, Place, SourceChanged
-from storage.ingest.sources.place import system_reason
+from storage.ingest.sources.open_source import OpenSource, SourceChanged
+from storage.ingest.sources.place import Place, system_reason
 from storage.keys import SeriesKey, is_path_uid
 
 WHOLE_BYTES = 8 << 20

@@ -8,7 +8,7 @@ Source: PS3.5 §A.4 (encapsulated pixel data), PS3.3 §C.7.6.3.1.8 (Extended Off
 
 from struct import unpack
 
-from storage.cod.writing import OffsetTable
+from storage.cod.entry_parts import OffsetTable
 from storage.dicom.locator import PixelKind
 from storage.dicom.p10 import P10, Header
 from storage.dicom.pixels import locate_pixels

@@ -10,7 +10,7 @@ from functools import partial
 import zstandard
 
 from storage.cod.entry import OriginalUids
-from storage.cod.writing import compress_attributes, instance_uri
+from storage.cod.entry_parts import compress_attributes, instance_uri
 from storage.errors import InstanceUnreadable, StorageError
 from storage.ingest.describe import Description, describe
 from storage.ingest.report import RefusedFile

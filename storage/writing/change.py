@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from storage.cod.entry import OriginalUids
-from storage.cod.writing import OffsetTable
+from storage.cod.entry_parts import OffsetTable
 from storage.errors import InstanceExists, InstanceNotFound
 from storage.writing.stored import StoredSeries
 
@@ -29,7 +29,7 @@ class NewInstance:
     crc32c: int
     has_pixeldata: bool
     metadata: bytes
-    """`storage.cod.writing.compress_attributes` of its DICOM JSON."""
+    """`storage.cod.entry_parts.compress_attributes` of its DICOM JSON."""
     offset_table: OffsetTable | None
     original_path: str
     read: Callable[[], AsyncIterator[bytes | memoryview]]
@@ -44,7 +44,7 @@ class Correction:
     """What the entry of a stored instance says from now on of the bytes that it has; they stay as they are."""
 
     metadata: bytes
-    """`storage.cod.writing.compress_attributes` of its DICOM JSON."""
+    """`storage.cod.entry_parts.compress_attributes` of its DICOM JSON."""
     offset_table: OffsetTable | None
     has_pixeldata: bool
     original_uids: OriginalUids

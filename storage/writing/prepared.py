@@ -10,7 +10,7 @@ from storage.cod.writing import PackedSeries
 from storage.writing.change import Change
 from storage.writing.document import pack_changed
 from storage.writing.stored import StoredSeries
-from storage.writing.survey import survey_tar
+from storage.writing.survey import TarSurvey, survey_tar
 from storage.writing.tar_plan import TarPlan, plan_tar
 
 
@@ -25,8 +25,11 @@ class Prepared:
 
 
 async def prepare(bucket: Bucket, stored: StoredSeries, change: Change) -> Prepared:
-    """Plan a change of the tar; at most two small reads of it. Raises as `survey_tar` and `plan_tar`."""
-    survey = await survey_tar(bucket, stored)
+    """Plan a change of the tar; at most two small reads of it. Raises as `survey_tar` and `plan_tar`.
+
+    Of a series that is rewritten nothing stays, so it may be as damaged as it likes.
+    """
+    survey = TarSurvey((), {}) if change.is_rewrite else await survey_tar(bucket, stored)
     plan = plan_tar(stored, survey, change)
     packed = await pack(bucket, stored, change, plan)
     return Prepared(change, plan, packed, Journal(stored.tar_version, plan.layout.size))

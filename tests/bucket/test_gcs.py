@@ -27,6 +27,7 @@ class TestGcsBucket(BucketContract):
         return GcsPlace(self._fake)
 
 
+@pytest.mark.long
 class TestFaultsOnTheWayToGcs(FaultContract):
     @pytest.fixture(autouse=True)
     def service(self, fake: GcsFake) -> None:

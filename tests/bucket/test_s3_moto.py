@@ -14,6 +14,7 @@ class TestS3OnMoto(S3Contract):
         self.endpoint = moto
 
 
+@pytest.mark.long
 class TestFaultsOnTheWayToMoto(S3FaultContract):
     @pytest.fixture(autouse=True)
     def _service(self, moto: str) -> None:

@@ -63,7 +63,7 @@ def test_finished_run_repeated_exits_with_zero_and_says_that_all_is_the_same(tmp
 
     assert result.exit_code == 0
     assert "unchanged" in result.stdout
-    assert "0 instances in 0 series, 6 same" in result.stdout
+    assert "Nothing new: 6 files stored already" in result.stdout
 
 
 def test_conflict_exits_with_one_and_names_the_file(tmp_path: Path) -> None:

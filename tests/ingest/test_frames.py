@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.encaps import encapsulate
 
-from storage.cod.writing import OffsetTable
+from storage.cod.entry_parts import OffsetTable
 from storage.dicom.p10 import open_p10, read_header
 from storage.dicom.window import Window
 from storage.ingest.frames import encapsulated_table, item_walk

@@ -109,7 +109,7 @@ def test_lock_of_an_unknown_holder_is_removed_only_if_its_study_is_named(store: 
 
         unnamed = run(store[0], "--yes")
         assert (unnamed.exit_code, path.exists()) == (1, True)
-        assert "name it with --study" in unnamed.stdout
+        assert f"repeat with --study {store[1].study_uid}" in unnamed.stdout
 
         named = run(store[0], "--yes", "--study", store[1].study_uid)
         assert (named.exit_code, path.exists()) == (0, False)

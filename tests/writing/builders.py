@@ -15,7 +15,7 @@ import google_crc32c
 import zstandard
 
 from storage.bucket.base import Bucket
-from storage.cod.writing import compress_attributes
+from storage.cod.entry_parts import compress_attributes
 from storage.keys import SeriesKey
 from storage.writing import NewInstance
 from tests.support.enhanced import element

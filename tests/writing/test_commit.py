@@ -324,3 +324,15 @@ def test_a_series_that_nobody_could_read_again_is_not_made() -> None:
         PackedSeries(series_members(KEY), entries).check(KEY, Limits(max_instances=3))
     with pytest.raises(SeriesFull, match="more than can be read"):
         PackedSeries(series_members(KEY), entries).check(KEY, Limits(max_bytes=100))
+
+
+async def test_a_rewrite_takes_the_place_of_a_series_however_damaged_it_is() -> None:
+    bucket = MemoryBucket("damaged")
+    async with writing(bucket, KEY, owner="test") as series:
+        await series.commit(Change(add=(made(1), made(2))))
+    await bucket.write(KEY.tar, b"no tar at all")
+
+    async with writing(bucket, KEY, owner="test") as series:
+        await series.commit(Change(add=(made(3),), is_rewrite=True))
+
+    assert_holds(await objects_of(bucket), model_of([3]))

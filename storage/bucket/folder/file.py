@@ -6,8 +6,6 @@ import stat
 import sys
 from types import TracebackType
 
-import numpy as np
-
 from storage.bucket.base import ObjectInfo
 from storage.bucket.folder.root import Root, unavailable
 from storage.errors import ObjectChanged, ObjectNotFound, ObjectTruncated, StorageUnavailable
@@ -17,6 +15,9 @@ _OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 """O_NONBLOCK: opening a pipe that somebody put in the place of a file must not wait for a writer."""
 
 _NOT_SUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS})
+
+ZEROED_BYTES = 16 << 10
+"""Up to here memory is zeroed, for nothing, in less time than it takes to ask numpy for some."""
 
 _NO_COPYING = _NOT_SUPPORTED | {errno.EXDEV, errno.EPERM}
 """How systems say that they do not copy from one file to the other; EPERM is what sandboxes say to what is new to them."""
@@ -156,6 +157,10 @@ class OpenFile:
 
 def _buffer(length: int) -> memoryview:
     """Memory that is not zeroed first, which costs a fifth of reading 512 KiB; handed out only when it is filled."""
+    if length < ZEROED_BYTES:
+        return memoryview(bytearray(length))
+    import numpy as np  # a tenth of a second, which who reads no such lengths does not spend
+
     return np.empty(length, np.uint8).data
 
 
