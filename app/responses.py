@@ -11,7 +11,6 @@ from starlette.types import Receive, Scope, Send
 
 from app.byte_ranges import requested_range
 from app.coding import is_unmodified
-from app.protocol import PIECES, Pieces
 from storage.ranges import ByteRange
 
 REVALIDATE = "private, no-cache"
@@ -93,7 +92,7 @@ def described(headers: Mapping[str, str], length: int | None, status: int = 200)
 
 
 class PiecesResponse(Response):
-    """A body in memory, in pieces that are not joined: written with one call, or one after the other.
+    """A body in memory, in pieces that are written one after the other instead of being joined first.
 
     The hottest answers are of this kind, so it takes header names in lower case and does without Starlette's own way of
     filling a response.
@@ -103,18 +102,15 @@ class PiecesResponse(Response):
         self.status_code = status
         self.background = None
         self.body = b""
-        self._pieces = Pieces(pieces)
+        self._pieces = pieces
         self.raw_headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-        self.raw_headers.append((b"content-length", b"%d" % len(self._pieces)))
+        self.raw_headers.append((b"content-length", b"%d" % sum(map(len, pieces))))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        if PIECES in (scope.get("extensions") or ()):
-            return await send({"type": "http.response.body", "body": self._pieces})
-        buffers = self._pieces.buffers
-        for piece in buffers[:-1]:
+        for piece in self._pieces[:-1]:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body", "body": buffers[-1] if buffers else b""})
+        await send({"type": "http.response.body", "body": self._pieces[-1] if self._pieces else b""})
 
 
 async def streamed(

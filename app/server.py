@@ -3,8 +3,6 @@
 import uvicorn
 from fastapi import FastAPI
 
-from app.protocol import JoiningProtocol
-
 GRACE_SECONDS = 10
 """How long a server that was asked to stop goes on sending what it has begun."""
 
@@ -22,5 +20,4 @@ def server_config(app: FastAPI) -> uvicorn.Config:
         timeout_graceful_shutdown=GRACE_SECONDS,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         server_header=False,
-        http=JoiningProtocol,
     )
