@@ -11,6 +11,9 @@ from typing import TypeVar
 
 Result = TypeVar("Result")
 
+LOOK_UP_SECONDS = 0.2
+"""How late an interrupt may be noticed."""
+
 
 class EventLoop:
     """The loop and its thread."""
@@ -35,10 +38,10 @@ class EventLoop:
 
         self._loop.call_soon_threadsafe(begin)
         try:
-            ended.result()
+            _wait(ended)
         except BaseException:
             self._loop.call_soon_threadsafe(lambda: tasks[0].cancel())  # `begin` has run by then: first in, first out
-            ended.result()
+            _wait(ended)
             if not tasks[0].cancelled():
                 tasks[0].exception()  # looked at, so that asyncio does not complain of it
             raise
@@ -50,6 +53,16 @@ class EventLoop:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
+
+
+def _wait(ended: "Future[None]") -> None:
+    """Wait, and look up now and then: a signal that comes just before the wait begins does not end it."""
+    while True:
+        try:
+            ended.result(LOOK_UP_SECONDS)
+        except TimeoutError:
+            continue
+        return
 
 
 _lock = threading.Lock()

@@ -60,7 +60,7 @@ class Background:
         if not self.is_alive:
             return
         with suppress(TimeoutError, StorageError):
-            asyncio.run_coroutine_threadsafe(self._close_buckets(), self._loop).result(CLOSE_SECONDS)
+            asyncio.run_coroutine_threadsafe(self._end_everything(), self._loop).result(CLOSE_SECONDS)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(CLOSE_SECONDS)
         if not self._thread.is_alive():
@@ -69,7 +69,12 @@ class Background:
     async def _open(self, url: str, options: BucketOptions) -> Bucket:
         return open_bucket(url, options=options)
 
-    async def _close_buckets(self) -> None:
+    async def _end_everything(self) -> None:
+        """Streams that somebody left in the middle too: they cannot end on a loop that is closed."""
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
         while self._buckets:
             await self._buckets.popitem()[1].close()
 
