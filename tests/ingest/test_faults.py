@@ -20,7 +20,7 @@ from tests.support.s3_place import S3Place
 
 __all__ = ["moto", "s3_credentials"]
 
-pytestmark = pytest.mark.usefixtures("s3_credentials")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("s3_credentials")]
 
 PATIENCE = Patience(
     connect_seconds=0.5, read_seconds=0.5, attempts=3, backoff_seconds=0.01, longest_backoff_seconds=0.05

@@ -382,7 +382,8 @@ async def test_one_of_sixteen_ingests_of_a_series_wins(make: Callable[..., Bucke
     reports = await asyncio.gather(*(ingest(CT, bucket) for _ in range(16)))
 
     outcomes = [report.series[0].outcome for report in reports]
-    assert sorted(outcomes) == [Outcome.REFUSED] * 15 + [Outcome.STORED]
+    assert outcomes.count(Outcome.STORED) == 1
+    assert set(outcomes) <= {Outcome.STORED, Outcome.REFUSED, Outcome.UNCHANGED}  # who comes late finds it all there
     objects = await everything(bucket)
     key = key_of(reports[0])
     assert set(objects) == {key.tar, key.metadata, key.stem + "/index.sqlite"}

@@ -14,6 +14,8 @@ from tests.library.reading import SERIES, SLICES, STUDY, UIDS, changed, checksum
 from tests.support.moto_server import moto, s3_credentials
 from tests.support.s3_place import S3Place
 
+pytestmark = pytest.mark.long
+
 __all__ = ["moto", "s3_credentials"]
 
 

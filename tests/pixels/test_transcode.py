@@ -29,6 +29,8 @@ from tests.pixels.images import (
     read,
 )
 
+pytestmark = pytest.mark.long
+
 SMALLER, SAME_SYNTAX, SIGN = "not smaller", "is in the target syntax already", "disagree about the sign"
 YES = ""
 

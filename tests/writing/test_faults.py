@@ -16,6 +16,8 @@ from tests.support.buckets import Request, WrappedBucket
 from tests.writing.builders import KEY, assert_holds, objects_of
 from tests.writing.commands import COMMANDS, Command, carry_out, files_of
 
+pytestmark = pytest.mark.long
+
 
 class StepwiseBucket(WrappedBucket):
     """Does something at one of its steps: before a call, before a piece of an upload, or when a change is made.
