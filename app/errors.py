@@ -60,7 +60,6 @@ STATUS: dict[type[Exception], int] = {
     storage.BulkdataNotFound: 404,
     storage.Conflict: 409,
     storage.ObjectExists: 409,
-    storage.SeriesExists: 409,
     storage.InstanceExists: 409,
     storage.SeriesFull: 409,
     storage.SeriesLocked: 409,

@@ -10,7 +10,6 @@
     │   └── BulkdataNotFound
     ├── Conflict                      409
     │   ├── ObjectExists                    create-if-absent found the key taken
-    │   ├── SeriesExists                    ingest met a series that is already stored
     │   ├── InstanceExists                  an instance of this SOP Instance UID is stored already
     │   ├── SeriesFull                      the change would make metadata.json larger than it can be read
     │   ├── SeriesLocked                    another writer holds the lock
@@ -66,10 +65,6 @@ class Conflict(StorageError):
 
 class ObjectExists(Conflict):
     """Create-if-absent found the key taken."""
-
-
-class SeriesExists(Conflict):
-    """Ingest met a series that the datastore already holds."""
 
 
 class InstanceExists(Conflict):

@@ -22,15 +22,14 @@ from pathlib import Path
 import msgspec
 
 from storage.bucket.base import Bucket, ObjectInfo
-from storage.errors import ObjectChanged, ObjectExists, ObjectNotFound, SeriesLocked, StorageUnavailable
+from storage.cod.metadata import decompressed
+from storage.errors import CorruptSeries, ObjectChanged, ObjectNotFound, SeriesLocked, StorageUnavailable
 from storage.keys import SeriesKey
 from storage.ranges import ByteRange
 
 MAX_BODY_BYTES = 256 << 20
 """How much of somebody's lock is read, to learn who holds it."""
 
-MAX_TEXT_BYTES = 1 << 30
-"""How much of it is inflated: what metadata.json may have."""
 
 MAX_FIELD_LENGTH = 200
 """Longest text of somebody's lock that is repeated in a message."""
@@ -133,6 +132,11 @@ class SeriesLock:
         self.series = series
         self.version = version
 
+    @classmethod
+    async def create(cls, bucket: Bucket, series: SeriesKey, body: bytes) -> "SeriesLock":
+        """Take the lock by creating it with `body` (see `storage.cod.writing.PackedSeries`). Raises ObjectExists."""
+        return cls(series, (await bucket.create(series.lock, body)).version)
+
     async def verify(self, bucket: Bucket) -> None:
         """Make sure that the lock is still the one that was acquired. Raises SeriesLocked."""
         try:
@@ -198,19 +202,6 @@ def _pid_namespace() -> str:
         return ""
 
 
-async def acquire_lock(bucket: Bucket, series: SeriesKey, body: bytes) -> SeriesLock:
-    """Take the lock of a series by creating it with `body` (see `storage.cod.writing.pack_series`).
-
-    Raises:
-        SeriesLocked: somebody holds it; the message names who and since when, if the lock tells.
-    """
-    try:
-        info = await bucket.create(series.lock, body)
-    except ObjectExists as error:
-        raise SeriesLocked(await describe_lock(bucket, series)) from error
-    return SeriesLock(series, info.version)
-
-
 async def describe_lock(bucket: Bucket, series: SeriesKey) -> str:
     """One sentence on who holds the lock of a series."""
     try:
@@ -248,20 +239,13 @@ async def read_lock(bucket: Bucket, series: SeriesKey) -> tuple[ObjectInfo, Lock
 _READ_ATTEMPTS = 5
 
 
-def read_owner(body: bytes | memoryview) -> LockOwner | None:
-    """Who holds a lock of this body; None if it does not say, as locks of the published library do not."""
-    return parse_lock(bytes(body)).owner
-
-
 def parse_lock(body: bytes) -> LockText:
     """What a lock of this body says; a broken or foreign body says nothing, and the lock counts all the same."""
     nothing = LockText(None, None, b"")
-    if body[:2] == b"\x1f\x8b":
-        inflating = zlib.decompressobj(wbits=31)
-        try:
-            body = inflating.decompress(body, MAX_TEXT_BYTES)
-        except zlib.error:
-            return nothing
+    try:
+        body = decompressed(body, "a lock")
+    except CorruptSeries:
+        return nothing
     try:
         found = msgspec.json.decode(body, type=_LockBody)
     except (ValueError, RecursionError):  # not JSON, not UTF-8, too deep

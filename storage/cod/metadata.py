@@ -72,7 +72,7 @@ def parse_series_metadata(data: bytes, key: SeriesKey, *, limits: Limits = DEFAU
         CorruptSeries: damaged, cut off, not the shape of a COD series, or beyond the limits. A single bad entry is no
             error here: it carries its `problem`.
     """
-    text = _decompressed(data, key, limits)
+    text = decompressed(data, key, limits)
     if not text.isascii():
         _check_utf8(text, key)
     _check_member_count(text, key, limits)
@@ -94,8 +94,15 @@ def parse_series_metadata(data: bytes, key: SeriesKey, *, limits: Limits = DEFAU
     )
 
 
-def _decompressed(data: bytes, key: SeriesKey, limits: Limits) -> bytes:
-    """The JSON text. One gzip member, as every writer stores it; zero padding may follow."""
+def decompressed(data: bytes, key: object, limits: Limits = DEFAULT_LIMITS) -> bytes:
+    """The JSON text of metadata.json, or of a lock. One gzip member, as every writer stores it; zeros may follow.
+
+    Args:
+        key: whose it is, for messages.
+
+    Raises:
+        CorruptSeries: damaged, cut off, or beyond the limits; no more than those is ever held.
+    """
     if not data.startswith(GZIP_MAGIC):
         if len(data) > limits.max_bytes:
             raise CorruptSeries(f"{key}: metadata.json has {len(data)} bytes, more than {limits.max_bytes}")

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from storage.ingest.sources import OpenSource
-from storage.ingest.sources.open_source import CHUNK_BYTES
+from storage.ingest.sources.open_source import BytesContent
 from storage.library.hints import Hints
 
 Source = str | os.PathLike[str] | bytes
@@ -58,19 +58,4 @@ class BytesPlace:
 
     @contextmanager
     def open(self) -> Iterator[OpenSource]:
-        yield OpenSource(_BytesContent(self.data), size=self.size, mtime=self.mtime)
-
-
-class _BytesContent:
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def read(self, start: int, stop: int) -> bytes:
-        return self._data[start:stop]
-
-    def chunks(self) -> Iterator[bytes]:
-        for start in range(0, len(self._data), CHUNK_BYTES):
-            yield self._data[start : start + CHUNK_BYTES]
-
-    def check(self) -> None:
-        """Nothing: bytes do not change."""
+        yield OpenSource(BytesContent(self.data), size=self.size, mtime=self.mtime)

@@ -110,7 +110,7 @@ async def _take(bucket: Bucket, key: SeriesKey, owner_name: str, announce: Chang
         packed = await asyncio.to_thread(pack_present, key, stored.document)
         body = await asyncio.to_thread(packed.lock, owner)
     try:
-        lock = SeriesLock(key, (await bucket.create(key.lock, body)).version)
+        lock = await SeriesLock.create(bucket, key, body)
     except ObjectExists:
         return await _take_over(bucket, key, owner)
     writer = SeriesWriter(bucket, lock, owner, stored, announced)

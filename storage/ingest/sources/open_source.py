@@ -87,3 +87,20 @@ class OpenSource:
                     raise InstanceUnreadable(f"more than {MAX_WINDOW_BYTES} bytes are needed to read it") from None
                 window.add(missing.start, self.read(missing.start, stop))
                 wanted *= 2
+
+
+class BytesContent:
+    """Bytes in memory: nothing can change them from now on."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def read(self, start: int, stop: int) -> bytes:
+        return self._data[start:stop]
+
+    def chunks(self) -> Iterator[bytes]:
+        for start in range(0, len(self._data), CHUNK_BYTES):
+            yield self._data[start : start + CHUNK_BYTES]
+
+    def check(self) -> None:
+        """Nothing to check."""

@@ -9,7 +9,7 @@ from tempfile import TemporaryFile
 from storage.errors import InstanceUnreadable
 from storage.ingest.sources.archives.inflate import inflated
 from storage.ingest.sources.files import FileState, OpenFile, StretchContent, opened
-from storage.ingest.sources.open_source import CHUNK_BYTES, OpenSource
+from storage.ingest.sources.open_source import BytesContent, OpenSource
 
 MEMORY_BYTES = 64 << 20
 """An inflated member up to this size is held in memory while it is open, a larger one in a file without a name."""
@@ -67,7 +67,7 @@ class DeflatedMember:
             if self.size <= MEMORY_BYTES:
                 data = b"".join(chunks)
                 archive.expect(self.state)
-                yield OpenSource(_BytesContent(data), size=self.size, mtime=self.mtime)
+                yield OpenSource(BytesContent(data), size=self.size, mtime=self.mtime)
                 return
             with TemporaryFile() as temporary:
                 temporary.writelines(chunks)
@@ -76,23 +76,6 @@ class DeflatedMember:
                 file = OpenFile(temporary.fileno(), self.name)
                 content = StretchContent(file, file.state, 0, self.size)
                 yield OpenSource(content, size=self.size, mtime=self.mtime)
-
-
-class _BytesContent:
-    """Inflated bytes, proven by their checksum: the archive may change from now on."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def read(self, start: int, stop: int) -> bytes:
-        return self._data[start:stop]
-
-    def chunks(self) -> Iterator[bytes]:
-        for start in range(0, len(self._data), CHUNK_BYTES):
-            yield self._data[start : start + CHUNK_BYTES]
-
-    def check(self) -> None:
-        """Nothing that could have changed."""
 
 
 def _prove(content: StretchContent, crc32: int) -> None:
